@@ -103,6 +103,12 @@ impl Outlet {
         }
     }
 
+    /// The actor that writes keeps itself from now on; `None` when the client has left, and the actor with it.
+    #[must_use]
+    pub fn release_hold(&self) -> Option<Hold> {
+        self.shared.borrow_mut().hold.take()
+    }
+
     /// Waits until there is room. Returns `false` when the client has gone.
     pub async fn ready(&self) -> bool {
         poll_fn(|cx| {

@@ -31,6 +31,7 @@ use super::security::credentials::bearer::Presented;
 use super::security::identity::Identity;
 use super::security::origin::Origin;
 use super::security::usage::Place;
+use super::subscribe::batch::Batch;
 use super::subscribe::request::Subscribe;
 use super::subscribe::subscription::{Delivery, Opening, Subscription};
 use super::write::draft::{Parsed, Publish, Published, Single, allow_create};
@@ -294,7 +295,7 @@ impl Access {
         ctx: Context<Subscription>,
         (target, place): (&StreamTarget, Place),
         (serial, pattern): (u64, Pattern),
-        delivery: Delivery,
+        (delivery, batch): (Delivery, Option<(Batch, Option<Duration>)>),
     ) {
         let opening = Opening {
             bus: self.bus().clone(),
@@ -307,6 +308,7 @@ impl Access {
             outlet: target.outlet.clone(),
             keep_alive: target.keep_alive,
             delivery,
+            batch,
         };
         let started = Owned::run(&self.bus().metrics().actors, ctx, Subscription::new(opening));
         target.outlet.hold(started.into_hold());

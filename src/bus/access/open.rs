@@ -3,17 +3,21 @@
 use std::time::Duration;
 
 use actix::{AsyncContext as _, Context};
+use rollbook_cluster::error::ReadError;
 use rollbook_cluster::node::consensus::Consistency;
 use rollbook_core::command::{Command, ConsumerOpen, Done, NamespaceCreate};
 use rollbook_core::consumer::Consumer;
 use rollbook_core::error::Refusal;
 use rollbook_core::event::EventId;
+use rollbook_core::level::FeatureLevel;
 use rollbook_core::namespace::Retention;
 use rollbook_core::node::Owner;
+use rollbook_core::time::Timestamp;
 
 use super::{Access, Inner, StreamTarget};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
+use crate::bus::consume::choice::Newest;
 use crate::bus::consume::source::Source;
 use crate::bus::delivery::messages::{ConsumerSpec, Join, stopping};
 use crate::bus::delivery::policy::DeliveryPolicy;
@@ -21,6 +25,7 @@ use crate::bus::delivery::window::Departure;
 use crate::bus::error::Fault;
 use crate::bus::relay::JoinElsewhere;
 use crate::bus::security::usage::Place;
+use crate::bus::subscribe::batch::Batch;
 use crate::bus::subscribe::membership::Membership;
 use crate::bus::subscribe::request::{Durable, Start, Subscribe};
 use crate::bus::subscribe::subscription::{Delivery, Subscription};
@@ -52,7 +57,7 @@ impl Access {
         if wanted.pattern.is_inbox() {
             let listening = self.bus().reply_subjects().listen(wanted.pattern.as_str());
             let delivery = Delivery::Inbox(listening);
-            self.start(Context::new(), (&target, place), (self.serial(), wanted.pattern), delivery);
+            self.start(Context::new(), (&target, place), (self.serial(), wanted.pattern), (delivery, None));
             return Ok(());
         }
         let namespace = wanted.pattern.namespace();
@@ -70,6 +75,12 @@ impl Access {
                 }
                 next
             }
+            Start::At(time) => self.at_time(namespace, millis_of(*time)).await?,
+            Start::Since(ago) => {
+                let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+                self.at_time(namespace, clock::millis().saturating_sub(ago)).await?
+            }
+            Start::LastPerSubject => 1,
             Start::After(id) => match self.position(namespace, id).await? {
                 Some(sequence) => sequence.saturating_add(1),
                 None => {
@@ -97,14 +108,22 @@ impl Access {
             },
         };
         if let Some(durable) = &wanted.durable {
+            if wanted.is_timed() {
+                // A node of the release before would serve the consumer and take no notice of what is new.
+                self.bus().level().check(FeatureLevel::TIMED)?;
+            }
             return self.join_when_served(durable, &wanted, next, (&target, place)).await;
         }
-        let source = Source::new(self.bus(), wanted.pattern.clone(), next);
+        let mut source = Source::new(self.bus(), wanted.pattern.clone(), next).filtered(wanted.filter.clone());
+        if wanted.start == Start::LastPerSubject {
+            source = source.of_old_only(Newest::find(self.bus(), &wanted.pattern, &wanted.filter).await?);
+        }
+        let batch = bounds(&wanted);
         let delivery = match wanted.manual {
-            Some(policy) => Delivery::Manual(source, policy),
+            Some(policy) => Delivery::Manual(source, policy, wanted.order_by),
             None => Delivery::Stream(source),
         };
-        self.start(Context::new(), (&target, place), (self.serial(), wanted.pattern), delivery);
+        self.start(Context::new(), (&target, place), (self.serial(), wanted.pattern), (delivery, batch));
         Ok(())
     }
 
@@ -125,7 +144,7 @@ impl Access {
         let mut place = Some(place);
         loop {
             let served = self.served(durable, wanted, next).await?;
-            match self.join(served, durable.member.clone(), wanted.manual.clone(), (target, &mut place)).await {
+            match self.join(served, durable.member.clone(), wanted, (target, &mut place)).await {
                 Err(fault) if fault.kind == FaultKind::Unavailable && clock::now() < until => {
                     tokio::time::sleep(SERVED_PAUSE).await;
                 }
@@ -158,8 +177,15 @@ impl Access {
             // The cluster does not know this life of this node yet.
             _ => return Err(Refusal::Unavailable("node is joining".to_owned()).into()),
         };
-        let manual = wanted.manual.is_some();
-        Ok((ConsumerSpec { name: durable.name.clone(), pattern: pattern.clone(), group: durable.group, manual }, owner))
+        let spec = ConsumerSpec {
+            name: durable.name.clone(),
+            pattern: pattern.clone(),
+            group: durable.group,
+            manual: wanted.manual.is_some(),
+            filter: wanted.filter.clone(),
+            order_by: wanted.order_by.clone(),
+        };
+        Ok((spec, owner))
     }
 
     async fn propose(&self, command: Command) -> Result<Done, Refusal> {
@@ -172,15 +198,15 @@ impl Access {
         &self,
         (spec, owner): (ConsumerSpec, Owner),
         name: Option<String>,
-        policy: Option<DeliveryPolicy>,
+        wanted: &Subscribe,
         (target, place): (&StreamTarget, &mut Option<Place>),
     ) -> Result<(), Fault> {
         let Inner { registry, relay, .. } = &*self.inner;
         let here = owner == self.bus().node().owner();
-        let (acknowledge, leave) = if here {
-            (registry.clone().recipient(), registry.clone().recipient())
+        let (acknowledge, leave, finish) = if here {
+            (registry.clone().recipient(), registry.clone().recipient(), registry.clone().recipient())
         } else {
-            (relay.clone().recipient(), relay.clone().recipient())
+            (relay.clone().recipient(), relay.clone().recipient(), relay.clone().recipient())
         };
         let ctx = Context::<Subscription>::new();
         let (deliver, commands) = (ctx.address().recipient(), ctx.address().recipient());
@@ -190,17 +216,29 @@ impl Access {
         // client goes meanwhile.
         let departure = Departure::Returned;
         let none = DeliveryPolicy { redelivery: Duration::ZERO, count_max: 0, ..DeliveryPolicy::default() };
-        let policy = policy.unwrap_or(none);
+        let policy = wanted.manual.clone().unwrap_or(none);
         let many = policy.in_flight_max > 1;
-        let membership = Membership { namespace, consumer, member, manual, many, departure, acknowledge, leave };
+        let membership =
+            Membership { namespace, consumer, member, manual, many, departure, acknowledge, leave, finish };
         let pattern = spec.pattern.clone();
         let join = Join { spec, member, consumer_id: target.consumer_id.clone(), name, policy, deliver, commands };
         let joined = if here { registry.send(join).await } else { relay.send(JoinElsewhere { owner, join }).await };
         joined.map_err(stopping)??;
         if let Some(place) = place.take() {
-            self.start(ctx, (target, place), (member, pattern), Delivery::Member(membership));
+            self.start(ctx, (target, place), (member, pattern), (Delivery::Member(membership), bounds(wanted)));
         }
         Ok(())
+    }
+
+    /// The position of the first event of this time or later.
+    async fn at_time(&self, namespace: &str, millis: u64) -> Result<u64, Fault> {
+        // What was acknowledged before now counts, at whatever node.
+        let seen = tokio::time::timeout(NEWEST_MAX, self.bus().node().consensus().read_barrier(Consistency::Leader));
+        if !matches!(seen.await, Ok(Ok(_))) {
+            tracing::debug!(namespace, "a stream begins at a time as far as this node has seen");
+        }
+        let (book, namespace) = (self.bus().node().state().book(), namespace.to_owned());
+        self.bus().read(move || book.at_time(&namespace, millis)).await.map_err(|error| unreadable(&error))
     }
 
     /// Position of the event with this id.
@@ -256,9 +294,22 @@ impl Access {
 
     async fn find(&self, namespace: &str, id: &str) -> Result<Option<u64>, Fault> {
         let (book, namespace, id) = (self.bus().node().state().book(), namespace.to_owned(), id.to_owned());
-        self.bus().read(move || book.find_id(&namespace, &id)).await.map_err(|error| {
-            tracing::error!(%error, "a stream cannot be opened");
-            Fault::internal("failed to initialize event stream")
-        })
+        self.bus().read(move || book.find_id(&namespace, &id)).await.map_err(|error| unreadable(&error))
     }
+}
+
+/// The bounds of a batch, and the longest wait for an acknowledgement in it.
+fn bounds(wanted: &Subscribe) -> Option<(Batch, Option<Duration>)> {
+    wanted.batch.map(|batch| (batch, wanted.manual.as_ref().map(DeliveryPolicy::longest_wait)))
+}
+
+fn unreadable(error: &ReadError) -> Fault {
+    tracing::error!(%error, "a stream cannot be opened");
+    Fault::internal("failed to initialize event stream")
+}
+
+/// A time in milliseconds since 1970, rounded up; 0 for times before.
+fn millis_of(time: Timestamp) -> u64 {
+    let millis = u64::try_from(time.seconds).unwrap_or(0).saturating_mul(1000);
+    if time.seconds < 0 { 0 } else { millis.saturating_add(time.nanos.div_ceil(1_000_000).into()) }
 }

@@ -20,9 +20,10 @@ use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::alarm::Alarm;
 use crate::base::clock;
 use crate::bus::delivery::messages::{
-    ConsumerSpec, Deliver, EndReason, Join, Leave, MemberState, Members, StreamCommand, WriteResult,
+    ConsumerSpec, Deliver, EndReason, Finish, Join, Leave, MemberState, Members, StreamCommand, WriteResult,
 };
 use crate::bus::delivery::shares::Shares;
+use crate::bus::delivery::window::given::Given;
 use crate::bus::delivery::window::{Departure, Member, Step, Window};
 use crate::bus::handle::Bus;
 use crate::bus::read::stored_event::StoredEvent;
@@ -106,6 +107,7 @@ impl Consumer {
     pub fn new(bus: &Bus, spec: ConsumerSpec) -> Self {
         // Members of a group share; a consumer has one member after the other.
         let window = if spec.group { Window::default() } else { Window::in_order() };
+        let window = window.ordered_by(spec.order_by.clone());
         Self {
             bus: bus.clone(),
             spec,
@@ -147,6 +149,7 @@ impl Consumer {
     /// Begins to deliver from the replicated cursor.
     fn serve(&mut self, cursor: Cursor, row: Known, ctx: &mut Context<Self>) {
         let source = Source::new(&self.bus, self.spec.pattern.clone(), row.ack_floor.saturating_add(1));
+        let source = source.filtered(self.spec.filter.clone());
         let counts = row.attempts.iter().map(|of| (of.sequence, of.count)).collect();
         self.paused = row.paused;
         if self.spec.manual {
@@ -278,7 +281,7 @@ impl Consumer {
         for step in steps {
             match step {
                 Step::Record(member, sequences) => recording.push((member, sequences)),
-                Step::Send(member, items) => self.deliver(member, items, ctx),
+                Step::Send(member, given) => self.deliver(member, given, ctx),
                 Step::DeadLetter(member, item, deliveries, why) => {
                     self.store_dead_letter((member, item), (deliveries, why), ctx);
                 }
@@ -295,9 +298,9 @@ impl Consumer {
         self.save_counts(ctx, move |durable, act, ctx| {
             if durable {
                 for (member, sequences) in recording {
-                    let items = act.window.recorded(member, &sequences, clock::now());
-                    if !items.is_empty() {
-                        act.deliver(member, items, ctx);
+                    let given = act.window.recorded(member, &sequences, clock::now());
+                    if !given.is_empty() {
+                        act.deliver(member, given, ctx);
                     }
                 }
                 act.arm_redelivery(ctx);
@@ -308,9 +311,11 @@ impl Consumer {
     }
 
     /// Writes events to a member and reports the result to the window.
-    fn deliver(&mut self, member: Member, items: Vec<Arc<StoredEvent>>, ctx: &mut Context<Self>) {
+    fn deliver(&mut self, member: Member, given: Vec<Given>, ctx: &mut Context<Self>) {
         let Some(handle) = self.members.get(&member) else { return };
-        let sequences: Vec<u64> = items.iter().map(|item| item.sequence()).collect();
+        let sequences: Vec<u64> = given.iter().map(Given::sequence).collect();
+        let at = clock::timestamp();
+        let items = given.into_iter().map(|given| given.into_item(at)).collect();
         let write = handle.join.deliver.send(Deliver { items });
         let given = self.await_before_stop(write, move |written, act, ctx| {
             let written = written.unwrap_or(WriteResult::Gone);
@@ -420,8 +425,7 @@ impl Handler<Join> for Consumer {
 
     fn handle(&mut self, join: Join, ctx: &mut Context<Self>) -> Self::Result {
         if join.spec != self.spec {
-            let ack = if self.spec.manual { "manual" } else { "none" };
-            let text = format!("{} (in use with ack={ack})", self.spec.name);
+            let text = format!("{} (in use with {})", self.spec.name, self.spec.terms());
             return MessageResult(Err(Refusal::ConsumerKind(text)));
         }
         // A consumer has one member; in a group only the same name replaces.
@@ -448,6 +452,14 @@ impl Handler<Leave> for Consumer {
     fn handle(&mut self, leave: Leave, ctx: &mut Context<Self>) {
         drop(self.remove_member(leave.member, leave.departure, ctx));
         self.member_left(ctx);
+    }
+}
+
+impl Handler<Finish> for Consumer {
+    type Result = ();
+
+    fn handle(&mut self, finish: Finish, _: &mut Context<Self>) {
+        self.window.finish(finish.member);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::base::clock;
 use crate::base::supervisor::{Health, Supervised};
 use crate::bus::delivery::acknowledgement::Acknowledged;
 use crate::bus::delivery::messages::{
-    EndReason, Join, Leave, MemberAck, MemberState, Members, StreamCommand, stopping,
+    EndReason, Finish, Join, Leave, MemberAck, MemberState, Members, StreamCommand, stopping,
 };
 use crate::bus::delivery::window::{Departure, Member};
 use crate::bus::handle::Bus;
@@ -209,6 +209,16 @@ impl Handler<Leave> for Registry {
         if child.joins.is_empty() {
             // The next member starts from the durable floor.
             self.children.remove(&key);
+        }
+    }
+}
+
+impl Handler<Finish> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, finish: Finish, _: &mut Context<Self>) {
+        if let Some(child) = self.children.get(&(finish.namespace.clone(), finish.consumer.clone())) {
+            must_tell(child.consumer.child(), finish);
         }
     }
 }

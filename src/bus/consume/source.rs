@@ -10,6 +10,8 @@ use bytes::Bytes;
 use rollbook_cluster::error::ReadError;
 use rollbook_core::subjects::pattern::Pattern;
 
+use super::choice::{Choice, Newest};
+use crate::bus::delivery::filter::HeaderFilter;
 use crate::bus::handle::Bus;
 use crate::bus::read::encoder::EventEncoder;
 use crate::bus::read::feed::Attached;
@@ -28,6 +30,8 @@ pub struct Source {
     bus: Bus,
     /// The subjects that the reader wants.
     pattern: Pattern,
+    /// Which events of the subjects.
+    filter: Choice,
     /// Where the feed puts events for this reader.
     buffer: Arc<FeedBuffer>,
     /// How far the cursor is, shared with callers that ask while a read is running.
@@ -76,7 +80,21 @@ impl Source {
         let buffer = Arc::new(FeedBuffer::new(INBOX_EVENTS_MAX));
         let progress =
             SourceProgress { next: Cell::new(next), buffer: Arc::clone(&buffer), attached: RefCell::default() };
-        Self { bus: bus.clone(), pattern, buffer, progress: Rc::new(progress) }
+        Self { bus: bus.clone(), pattern, filter: Choice::default(), buffer, progress: Rc::new(progress) }
+    }
+
+    /// The same cursor, over events with certain headers.
+    #[must_use]
+    pub fn filtered(mut self, headers: HeaderFilter) -> Self {
+        self.filter.headers = headers;
+        self
+    }
+
+    /// The same cursor, over only these events of those before a position.
+    #[must_use]
+    pub fn of_old_only(mut self, newest: Newest) -> Self {
+        self.filter.newest = Some(newest);
+        self
     }
 
     /// How far the cursor is, also while [`Source::next`] waits.
@@ -100,8 +118,12 @@ impl Source {
                     Taken::Items(mut items) => {
                         // The feed may be a moment behind what was applied when this source began.
                         items.retain(|item| item.sequence() >= self.progress.next.get());
-                        if let Some(last) = items.last() {
-                            self.progress.next.set(last.sequence().saturating_add(1));
+                        let Some(last) = items.last().map(|item| item.sequence()) else { continue };
+                        self.progress.next.set(last.saturating_add(1));
+                        if !self.filter.is_all() {
+                            items.retain(|item| self.filter.takes(item.sequence(), &item.event()));
+                        }
+                        if !items.is_empty() {
                             return Ok(Page::Items(items));
                         }
                     }
@@ -124,20 +146,27 @@ impl Source {
     /// Reads a page from the book; `None` when no event matched in the part that was searched.
     async fn read(&mut self, encoder: Option<&'static dyn EventEncoder>) -> Result<Option<Page>, ReadError> {
         let (book, pattern, from) = (self.bus.node().state().book(), self.pattern.clone(), self.progress.next.get());
+        let filter = self.filter.clone();
         let read = move || -> Result<(Option<Page>, u64), ReadError> {
             let namespace = pattern.namespace();
             match encoder {
                 Some(encoder) => {
                     let mut out = Vec::with_capacity(PAGE_BYTES_MAX.saturating_add(8 << 10));
                     let next = book.read(namespace, from, Some(&pattern), &mut |sequence, event, _| {
-                        encoder.event(i64::try_from(sequence).unwrap_or(i64::MAX), event, &mut out);
+                        if !filter.takes(sequence, event) {
+                            return ControlFlow::Continue(());
+                        }
+                        encoder.event(i64::try_from(sequence).unwrap_or(i64::MAX), event, None, &mut out);
                         if out.len() < PAGE_BYTES_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                     })?;
                     Ok(((!out.is_empty()).then(|| Page::Bytes(out.into())), next))
                 }
                 None => {
                     let (mut items, mut bytes) = (Vec::new(), 0_usize);
-                    let next = book.read(namespace, from, Some(&pattern), &mut |sequence, _, record| {
+                    let next = book.read(namespace, from, Some(&pattern), &mut |sequence, event, record| {
+                        if !filter.takes(sequence, event) {
+                            return ControlFlow::Continue(());
+                        }
                         bytes = bytes.saturating_add(record.len());
                         items.push(Arc::new(StoredEvent::stored(sequence, Bytes::copy_from_slice(record))));
                         let full = items.len() >= PAGE_ITEMS_MAX || bytes >= PAGE_BYTES_MAX;

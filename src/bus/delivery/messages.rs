@@ -7,6 +7,8 @@ use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
 
 use super::acknowledgement::{Acknowledged, Acknowledgement};
+use super::filter::HeaderFilter;
+use super::order::OrderBy;
 use super::policy::DeliveryPolicy;
 use super::window::{Departure, Member};
 use crate::bus::read::stored_event::StoredEvent;
@@ -72,6 +74,25 @@ pub struct ConsumerSpec {
     pub group: bool,
     /// Whether clients acknowledge.
     pub manual: bool,
+    /// Which events of the subjects.
+    pub filter: HeaderFilter,
+    /// By what events are kept in order.
+    pub order_by: Option<OrderBy>,
+}
+
+impl ConsumerSpec {
+    /// What members must have in common beside the name and the subjects, as parameters.
+    #[must_use]
+    pub fn terms(&self) -> String {
+        let mut terms = format!("ack={}", if self.manual { "manual" } else { "none" });
+        if let Some(order_by) = &self.order_by {
+            terms.push_str(&format!(", order_by={}", order_by.text()));
+        }
+        for (name, value) in self.filter.iter() {
+            terms.push_str(&format!(", header={name}:{value}"));
+        }
+        terms
+    }
 }
 
 /// A member joins a durable consumer. The registry keeps the message while the member is there, to repeat it after a
@@ -107,6 +128,18 @@ pub struct Leave {
     pub member: Member,
     /// How the member leaves, which decides whether its last delivery counts.
     pub departure: Departure,
+}
+
+/// A member gets nothing any more, and keeps what it has until it acknowledges, is late or leaves.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Finish {
+    /// Namespace of the consumer.
+    pub namespace: String,
+    /// Name of the consumer.
+    pub consumer: String,
+    /// Number of the member.
+    pub member: Member,
 }
 
 /// What a member says of events. For a member with one event at a time the answer comes when the ack floor is durable; for

@@ -4,7 +4,9 @@
 //! Invariant: no actor, no clock and no I/O. Callers pass the time as an argument, so tests can replay every case.
 
 pub mod acknowledgement;
+pub mod filter;
 pub mod messages;
+pub mod order;
 pub mod policy;
 pub mod shares;
 pub mod window;

@@ -27,12 +27,20 @@ pub struct DeliveryPolicy {
     pub count_max: u32,
     /// Most events that the member has at a time; 1 to [`IN_FLIGHT_MAX`].
     pub in_flight_max: u32,
+    /// Most deliveries to the member in all, after which the member gets nothing any more; `None`: as many as there are.
+    pub quota: Option<u32>,
 }
 
 impl Default for DeliveryPolicy {
     /// The policy of members that do not choose one: 5 seconds, 3 deliveries, one event at a time.
     fn default() -> Self {
-        Self { redelivery: Duration::from_secs(5), backoff: Arc::default(), count_max: 3, in_flight_max: 1 }
+        Self {
+            redelivery: Duration::from_secs(5),
+            backoff: Arc::default(),
+            count_max: 3,
+            in_flight_max: 1,
+            quota: None,
+        }
     }
 }
 
@@ -42,6 +50,12 @@ impl DeliveryPolicy {
     pub fn wait(&self, delivery: u32) -> Duration {
         let step = usize::try_from(delivery.saturating_sub(1)).unwrap_or(usize::MAX);
         self.backoff.get(step).or(self.backoff.last()).copied().unwrap_or(self.redelivery)
+    }
+
+    /// The longest wait for an acknowledgement.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        self.backoff.iter().copied().max().unwrap_or(self.redelivery)
     }
 
     /// Whether an event with this many deliveries has had its last one.

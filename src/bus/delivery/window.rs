@@ -15,13 +15,19 @@ use std::time::Instant;
 
 use rollbook_core::consumer::{Attempts, Range};
 
+use super::order::OrderBy;
 use super::policy::DeliveryPolicy;
+use crate::bus::read::redelivery::Reason;
 use crate::bus::read::stored_event::StoredEvent;
 
 mod acknowledge;
+pub mod given;
+mod keys;
 mod member;
 mod progress;
 
+use given::Given;
+use keys::Keys;
 use member::{InFlight, MemberWindow, PendingEvent, Stage};
 
 /// Number of a member. Numbers are unique in the cluster, so a late message about one member never reaches another.
@@ -61,7 +67,7 @@ pub enum Step {
     /// Make the deliveries of the events at these positions to the member durable, then call [`Window::recorded`].
     Record(Member, Vec<u64>),
     /// Write the events to the member, then report the result with [`Window::answered`].
-    Send(Member, Vec<Arc<StoredEvent>>),
+    Send(Member, Vec<Given>),
     /// Store the event as a dead letter after this many deliveries, then call [`Window::dead_letter_done`]. The member
     /// had the event last, or would have had it next.
     DeadLetter(Member, Arc<StoredEvent>, u32, GivenUp),
@@ -86,9 +92,9 @@ pub struct Window {
     redeliveries: BTreeMap<u64, PendingEvent>,
     /// Events to be delivered again at a time, by position.
     delayed: BTreeMap<u64, (Instant, PendingEvent)>,
-    /// Events that are being stored as dead letters, with their deliveries. The ack floor must not pass them before
+    /// Events that are being stored as dead letters, with their deliveries and keys. The ack floor must not pass them before
     /// they are stored.
-    dead_lettering: BTreeMap<u64, u32>,
+    dead_lettering: BTreeMap<u64, (u32, Option<u64>)>,
     /// Positions above the ack floor that are acknowledged or dead letters, while an event below them is not.
     done: BTreeSet<u64>,
     /// What an earlier start of the consumer was done with. Events that are offered later are compared with these
@@ -96,6 +102,8 @@ pub struct Window {
     done_earlier: Vec<Range>,
     /// Deliveries by an earlier start, of events that were not offered to this window yet.
     counts_earlier: BTreeMap<u64, u32>,
+    /// Events that wait for others of their key.
+    keys: Keys,
     /// How many events were sent again since [`Window::take_sent_again`].
     sent_again: u64,
     /// No wait ends before this; `None` while none is running.
@@ -107,6 +115,12 @@ impl Window {
     #[must_use]
     pub fn in_order() -> Self {
         Self { in_order: true, ..Self::default() }
+    }
+
+    /// The same window, for events that are kept in order by a key: of all events of one key, one is on its way at a time.
+    #[must_use]
+    pub fn ordered_by(self, by: Option<OrderBy>) -> Self {
+        Self { keys: Keys::new(by), ..self }
     }
 
     /// Continues from the replicated state: the ranges that are done, and the deliveries of all other events.
@@ -137,7 +151,14 @@ impl Window {
     fn release_all(&mut self, window: &mut MemberWindow, departure: Departure) {
         let sequences: Vec<u64> = window.flights().keys().copied().collect();
         for flight in sequences.into_iter().filter_map(|sequence| window.take(sequence)) {
-            self.release(flight, departure);
+            self.release(flight, departure, Reason::Disconnected);
+        }
+    }
+
+    /// A member gets nothing any more, and keeps what it has until it acknowledges, is late, or leaves.
+    pub fn finish(&mut self, member: Member) {
+        if let Some(window) = self.windows.get_mut(&member) {
+            window.finish();
         }
     }
 
@@ -159,24 +180,27 @@ impl Window {
                 self.release_all(&mut window, Departure::Returned);
                 return vec![step];
             }
-            self.release(flight, departure);
+            self.release(flight, departure, Reason::Disconnected);
         }
         self.release_all(&mut window, Departure::Returned);
         Vec::new()
     }
 
-    /// Puts an event back into the queue. A `Returned` delivery is taken out of the count.
-    fn release(&mut self, flight: InFlight, departure: Departure) {
+    /// Puts an event back into the queue. A `Returned` delivery is taken out of the count; another one that was begun has
+    /// failed for this reason.
+    fn release(&mut self, flight: InFlight, departure: Departure, reason: Reason) {
         let InFlight { mut pending, stage, .. } = flight;
-        if departure == Departure::Returned && matches!(stage, Stage::Delivered(_)) {
-            pending.deliveries = pending.deliveries.saturating_sub(1);
+        match (stage, departure) {
+            (Stage::Delivered(_), Departure::Returned) => pending.deliveries = pending.deliveries.saturating_sub(1),
+            (Stage::Delivered(_), Departure::Gone) => pending.reason = Some(reason),
+            _ => {}
         }
         self.redeliveries.insert(pending.item.sequence(), pending);
     }
 
     /// Moves an event to the dead letters that are being stored.
     fn begin_dead_letter(&mut self, member: Member, pending: PendingEvent, why: GivenUp) -> Step {
-        self.dead_lettering.insert(pending.item.sequence(), pending.deliveries);
+        self.dead_lettering.insert(pending.item.sequence(), (pending.deliveries, pending.key));
         Step::DeadLetter(member, pending.item, pending.deliveries, why)
     }
 
@@ -188,7 +212,8 @@ impl Window {
             if self.done_earlier.iter().any(|range| (range.first..=range.last).contains(&sequence)) {
                 self.done.insert(sequence);
             } else {
-                self.unsent.push_back(PendingEvent { item, deliveries });
+                let key = self.keys.of(&item);
+                self.unsent.extend(self.keys.begin(PendingEvent::new(item, deliveries, key)));
             }
         }
     }
@@ -199,7 +224,8 @@ impl Window {
     pub fn wants_more(&self) -> bool {
         let beyond = self.done.len().saturating_add(self.redeliveries.len());
         let beyond = beyond.saturating_add(self.delayed.len()).saturating_add(self.dead_lettering.len());
-        if beyond >= WINDOW_EVENTS_MAX || self.windows.is_empty() {
+        let beyond = beyond.saturating_add(self.keys.len());
+        if beyond >= WINDOW_EVENTS_MAX || self.keys.is_full() || self.windows.is_empty() {
             return false;
         }
         let many = |window: &MemberWindow| window.policy().room().saturating_sub(1);
@@ -272,7 +298,7 @@ impl Window {
                 let recorded = pending.deliveries > 0 || window.flights().is_empty();
                 window.begin(pending, Stage::Recording, recorded);
             } else {
-                send.push(Arc::clone(&pending.item));
+                send.push(pending.given(now));
                 let until = window.until(pending.deliveries, now);
                 window.begin(pending, Stage::Handed(until), false);
                 self.wakes_by(until);
@@ -290,17 +316,17 @@ impl Window {
     /// The deliveries of a [`Step::Record`] are durable. Returns the events to write to the member: those that it still
     /// waits for.
     #[must_use]
-    pub fn recorded(&mut self, member: Member, sequences: &[u64], now: Instant) -> Vec<Arc<StoredEvent>> {
+    pub fn recorded(&mut self, member: Member, sequences: &[u64], now: Instant) -> Vec<Given> {
         let Some(window) = self.windows.get_mut(&member) else { return Vec::new() };
         let mut items = Vec::new();
         for sequence in sequences {
             let waits = |flight: &&mut InFlight| flight.stage == Stage::Recording;
             let Some(flight) = window.flight_mut(*sequence).filter(waits) else { continue };
-            let (item, deliveries) = (Arc::clone(&flight.pending.item), flight.pending.deliveries);
+            let (given, deliveries) = (flight.pending.given(now), flight.pending.deliveries);
             let until = window.until(deliveries, now);
             window.hand(*sequence, until);
             earliest(&mut self.wake_at, until);
-            items.push(item);
+            items.push(given);
         }
         items
     }
@@ -323,6 +349,7 @@ impl Window {
             if taken {
                 let before = flight.pending.deliveries;
                 flight.pending.deliveries = before.saturating_add(1);
+                flight.pending.first = flight.pending.first.or(Some(now));
                 let until = window.until(before, now);
                 if let Some(flight) = window.flight_mut(*sequence) {
                     flight.stage = Stage::Delivered(until);
@@ -333,7 +360,7 @@ impl Window {
             }
         }
         let left = window.is_leaving() && window.has_read_all();
-        back.into_iter().for_each(|flight| self.release(flight, Departure::Gone));
+        back.into_iter().for_each(|flight| self.release(flight, Departure::Gone, Reason::Disconnected));
         if left { self.leave(member, Departure::Gone) } else { Vec::new() }
     }
 
@@ -406,7 +433,7 @@ impl Window {
             return Some(self.begin_dead_letter(member, flight.pending, GivenUp::Count));
         }
         *free = free.saturating_sub(1);
-        self.release(flight, Departure::Gone);
+        self.release(flight, Departure::Gone, Reason::Timeout);
         None
     }
 }

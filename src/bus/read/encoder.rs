@@ -2,6 +2,7 @@
 
 use rollbook_core::event::Event;
 
+use super::redelivery::Redelivery;
 use crate::base::slot::Slots;
 
 /// Why a stream ends that its client has not ended.
@@ -78,8 +79,8 @@ pub static EVENT_SLOTS: Slots = Slots::new();
 pub trait EventEncoder: Sync {
     /// The slot of [`EVENT_SLOTS`] in which a [`super::stored_event::StoredEvent`] keeps the frame of this encoder.
     fn slot(&self) -> usize;
-    /// Appends an event at `index`.
-    fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>);
+    /// Appends an event at `index`; `again` when this is not the first delivery of the event.
+    fn event(&self, index: i64, event: &Event<'_>, again: Option<&Redelivery>, out: &mut Vec<u8>);
     /// Appends a keep-alive for an idle connection.
     fn keep_alive(&self, out: &mut Vec<u8>);
     /// Appends that events are missing, and the index of the first one that is kept. For doors whose clients resume

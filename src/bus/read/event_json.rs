@@ -3,6 +3,8 @@
 use rollbook_core::event::Event;
 use rollbook_core::event::headers::Headers;
 
+use super::redelivery::Redelivery;
+
 /// Appends the event as compact JSON: `id, trace_id, key, subject, response_subject, created_at,
 /// headers, payload, index`, empty ones left out, the payload byte for byte as it was published.
 pub fn write(index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
@@ -27,6 +29,18 @@ pub fn write(index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"index\":");
     decimal(index, out);
     out.push(b'}');
+}
+
+/// Appends the event as [`write`] does, with a member `delivery` when this is not its first delivery.
+pub fn write_delivery(index: i64, event: &Event<'_>, again: Option<&Redelivery>, out: &mut Vec<u8>) {
+    write(index, event, out);
+    if let Some(again) = again
+        && out.pop().is_some()
+    {
+        out.extend_from_slice(b",\"delivery\":");
+        again.write(out);
+        out.push(b'}');
+    }
 }
 
 /// Appends headers as an object: of each name its value, or an array when there are many.
@@ -96,8 +110,10 @@ fn decimal(value: i64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use rollbook_core::event::headers::HeaderList;
+    use rollbook_core::time::Timestamp;
 
     use super::*;
+    use crate::bus::read::redelivery::Reason;
 
     fn text(index: i64, event: &Event<'_>) -> String {
         let mut out = Vec::new();
@@ -128,6 +144,22 @@ mod tests {
         let json = text(1, &event);
         let wanted = r#","headers":{"a":["1","2"],"B":"say \"x\"","c":""},"payload":7,"index":1}"#;
         assert!(json.ends_with(wanted), "{json}");
+    }
+
+    #[test]
+    fn a_delivery_that_is_not_the_first_says_which_it_is_and_why() {
+        let event = Event { subject: "a.b", id: "x", ..Event::default() };
+        let known = Redelivery { count: 3, first_at: Some(Timestamp::from_millis(1500)), reason: Some(Reason::Nack) };
+        for (again, wanted) in [
+            (None, r#""index":1}"#),
+            (Some(known), r#""index":1,"delivery":{"count":3,"first_at":"1970-01-01T00:00:01.5Z","reason":"nack"}}"#),
+            (Some(Redelivery { first_at: None, reason: None, ..known }), r#""index":1,"delivery":{"count":3}}"#),
+        ] {
+            let mut out = Vec::new();
+            write_delivery(1, &event, again.as_ref(), &mut out);
+            let json = String::from_utf8(out).unwrap();
+            assert!(json.ends_with(wanted), "{json}");
+        }
     }
 
     #[test]

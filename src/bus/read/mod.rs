@@ -7,4 +7,5 @@ pub mod event_json;
 pub mod feed;
 pub mod feed_buffer;
 pub mod pieces;
+pub mod redelivery;
 pub mod stored_event;

@@ -6,6 +6,7 @@ use rollbook_core::event::Event;
 
 use super::encoder::{EVENT_SLOTS, End, EventEncoder};
 use super::event_json;
+use super::redelivery::Redelivery;
 use crate::base::slot::Slot;
 
 /// A part of a stream.
@@ -59,8 +60,8 @@ impl EventEncoder for Pieces {
         SLOT.number()
     }
 
-    fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
-        write(EVENT, out, |out| event_json::write(index, event, out));
+    fn event(&self, index: i64, event: &Event<'_>, again: Option<&Redelivery>, out: &mut Vec<u8>) {
+        write(EVENT, out, |out| event_json::write_delivery(index, event, again, out));
     }
 
     fn keep_alive(&self, _: &mut Vec<u8>) {}
@@ -105,7 +106,7 @@ mod tests {
     fn pieces_read_back_one_by_one() {
         let mut out = Vec::new();
         let event = Event { subject: "app.x", payload: Some(b"{\n\"n\": 1}"), ..Event::default() };
-        PIECES.event(7, &event, &mut out);
+        PIECES.event(7, &event, None, &mut out);
         PIECES.keep_alive(&mut out);
         PIECES.failure("no more", &mut out);
         PIECES.not_found("no such event", &mut out);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use rollbook_core::event::Event;
 
 use super::encoder::EventEncoder;
+use super::redelivery::Redelivery;
 
 /// How many encoders may keep a frame beside the event. The frame of any further encoder is encoded each time.
 const FRAMES: usize = 4;
@@ -17,6 +18,8 @@ pub struct StoredEvent {
     sequence: i64,
     /// The stored bytes.
     record: Bytes,
+    /// What clients are told when this is not the first delivery of the event.
+    again: Option<Box<Redelivery>>,
     /// The encoded frames, by the slots of their encoders.
     frames: [OnceLock<Bytes>; FRAMES],
 }
@@ -25,13 +28,26 @@ impl StoredEvent {
     /// An event at `sequence` of its namespace; `record` must be valid.
     #[must_use]
     pub fn stored(sequence: u64, record: Bytes) -> Self {
-        Self { sequence: i64::try_from(sequence).unwrap_or(i64::MAX), record, frames: Default::default() }
+        Self { sequence: i64::try_from(sequence).unwrap_or(i64::MAX), record, again: None, frames: Default::default() }
     }
 
     /// An event that is in no log, such as an inbox message. Its index is -1.
     #[must_use]
     pub fn unstored(record: Bytes) -> Self {
-        Self { sequence: -1, record, frames: Default::default() }
+        Self { sequence: -1, record, again: None, frames: Default::default() }
+    }
+
+    /// The same event, for a delivery that is not its first one.
+    #[must_use]
+    pub fn redelivered(&self, again: Redelivery) -> Self {
+        let (sequence, record) = (self.sequence, self.record.clone());
+        Self { sequence, record, again: Some(Box::new(again)), frames: Default::default() }
+    }
+
+    /// What clients are told when this is not the first delivery of the event.
+    #[must_use]
+    pub fn again(&self) -> Option<&Redelivery> {
+        self.again.as_deref()
     }
 
     /// Position in the namespace; 0 for an event that is in no log.
@@ -85,7 +101,7 @@ impl StoredEvent {
     pub fn frame(&self, encoder: &'static dyn EventEncoder) -> Bytes {
         let encode = || {
             let mut out = Vec::with_capacity(self.record.len().saturating_add(192));
-            encoder.event(self.sequence, &self.event(), &mut out);
+            encoder.event(self.sequence, &self.event(), self.again(), &mut out);
             Bytes::from(out)
         };
         match self.frames.get(encoder.slot()) {

@@ -10,14 +10,18 @@ use bytes::Bytes;
 use prost::Message;
 use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::time::Timestamp;
 
 use self::acknowledgement::{Ack, RemoteAck};
 use self::parts::{Member, Reply, number, read_number, whole_millis};
 use super::live::{Call, ClientCommand, CloseClient, DoorMessage, KickClient};
 use crate::bus::call::survey::Wanted;
-use crate::bus::delivery::messages::{ConsumerSpec, EndReason, Leave, MemberState, WriteResult};
+use crate::bus::delivery::filter::HeaderFilter;
+use crate::bus::delivery::messages::{ConsumerSpec, EndReason, Finish, Leave, MemberState, WriteResult};
+use crate::bus::delivery::order::OrderBy;
 use crate::bus::delivery::policy::{BACKOFF_MAX, DeliveryPolicy, REDELIVERY_MIN};
 use crate::bus::delivery::window::Departure;
+use crate::bus::read::redelivery::{Reason, Redelivery};
 use crate::bus::read::stored_event::StoredEvent;
 
 pub(in crate::bus) mod acknowledgement;
@@ -156,6 +160,15 @@ pub(in crate::bus) struct RemoteJoin {
     /// The waits of a back-off.
     #[prost(uint64, repeated, tag = "13")]
     backoff_ms: Vec<u64>,
+    /// Most deliveries in all; 0 for as many as there are. With the parts behind it from feature level `TIMED` on.
+    #[prost(uint32, tag = "14")]
+    quota: u32,
+    /// By what events are kept in order; empty for by nothing.
+    #[prost(string, tag = "15")]
+    order_by: String,
+    /// The headers that events must have, as `NAME:VALUE`.
+    #[prost(string, repeated, tag = "16")]
+    headers: Vec<String>,
 }
 
 impl RemoteJoin {
@@ -174,20 +187,32 @@ impl RemoteJoin {
             incarnation: Some(incarnation),
             in_flight_max: join.policy.in_flight_max,
             backoff_ms: join.policy.backoff.iter().copied().map(whole_millis).collect(),
+            quota: join.policy.quota.unwrap_or_default(),
+            order_by: join.spec.order_by.as_ref().map(OrderBy::text).unwrap_or_default(),
+            headers: join.spec.filter.iter().map(|(name, value)| format!("{name}:{value}")).collect(),
         }
     }
 
-    /// The consumer and the policy that the member expects; `None` when the pattern is invalid.
+    /// The consumer and the policy that the member expects; `None` when a part is invalid.
     pub(in crate::bus) fn spec(&self) -> Option<(ConsumerSpec, DeliveryPolicy)> {
         let pattern = Pattern::parse(&self.pattern).ok()?;
-        let spec = ConsumerSpec { name: self.consumer.clone(), pattern, group: self.group, manual: self.manual };
+        let order_by = Some(self.order_by.as_str()).filter(|text| !text.is_empty());
+        let spec = ConsumerSpec {
+            name: self.consumer.clone(),
+            pattern,
+            group: self.group,
+            manual: self.manual,
+            filter: HeaderFilter::parse(self.headers.iter().map(String::as_str)).ok()?,
+            order_by: order_by.map(OrderBy::parse).transpose().ok()?,
+        };
         // A node of the release before accepts shorter waits, and rounds them to 0.
         let redelivery = Duration::from_millis(self.redelivery_ms).max(REDELIVERY_MIN);
         let backoff =
             self.backoff_ms.iter().take(BACKOFF_MAX).map(|wait| Duration::from_millis(*wait).max(REDELIVERY_MIN));
         let in_flight_max = self.in_flight_max.max(1);
-        let policy =
-            DeliveryPolicy { redelivery, backoff: backoff.collect(), count_max: self.count_max, in_flight_max };
+        let (backoff, count_max) = (backoff.collect(), self.count_max);
+        let quota = Some(self.quota).filter(|quota| *quota > 0);
+        let policy = DeliveryPolicy { redelivery, backoff, count_max, in_flight_max, quota };
         Some((spec, policy))
     }
 }
@@ -204,16 +229,28 @@ pub(in crate::bus) struct RemoteLeave {
     /// Whether the node has ended the stream: the last delivery does not count then.
     #[prost(bool, tag = "4")]
     returned: bool,
+    /// Whether the member stays with what it has, and gets nothing any more. From feature level `TIMED` on.
+    #[prost(bool, tag = "5")]
+    finished: bool,
 }
 
 impl RemoteLeave {
     pub(in crate::bus) fn new(leave: Leave) -> Self {
         let Leave { namespace, consumer, member, departure } = leave;
-        Self { namespace, consumer, member, returned: departure == Departure::Returned }
+        Self { namespace, consumer, member, returned: departure == Departure::Returned, finished: false }
+    }
+
+    pub(in crate::bus) fn finished(finish: Finish) -> Self {
+        let Finish { namespace, consumer, member } = finish;
+        Self { namespace, consumer, member, returned: false, finished: true }
+    }
+
+    pub(in crate::bus) const fn is_finished(&self) -> bool {
+        self.finished
     }
 
     pub(in crate::bus) fn into_leave(self) -> Leave {
-        let Self { namespace, consumer, member, returned } = self;
+        let Self { namespace, consumer, member, returned, finished: _ } = self;
         let departure = if returned { Departure::Returned } else { Departure::Gone };
         Leave { namespace, consumer, member, departure }
     }
@@ -235,16 +272,53 @@ struct Stored {
     sequence: u64,
     #[prost(bytes = "bytes", tag = "2")]
     record: Bytes,
+    /// When the event was delivered before; a release before takes no notice.
+    #[prost(message, optional, tag = "3")]
+    again: Option<Again>,
+}
+
+/// A delivery that is not the first one of its event.
+#[derive(Clone, Copy, PartialEq, Message)]
+struct Again {
+    #[prost(uint32, tag = "1")]
+    count: u32,
+    #[prost(message, optional, tag = "2")]
+    first_at: Option<Timestamp>,
+    /// The place of the reason in [`Reason::ALL`], counted from 1; 0 when it is not known.
+    #[prost(uint32, tag = "3")]
+    reason: u32,
+}
+
+impl Again {
+    fn new(of: &Redelivery) -> Self {
+        let place = of.reason.and_then(|reason| Reason::ALL.iter().position(|one| *one == reason));
+        let reason = place.and_then(|place| u32::try_from(place.saturating_add(1)).ok()).unwrap_or_default();
+        Self { count: of.count, first_at: of.first_at, reason }
+    }
+
+    fn redelivery(self) -> Redelivery {
+        let place = usize::try_from(self.reason).ok().and_then(|number| number.checked_sub(1));
+        let reason = place.and_then(|place| Reason::ALL.get(place)).copied();
+        Redelivery { count: self.count, first_at: self.first_at, reason }
+    }
 }
 
 impl Delivery {
     pub(in crate::bus) fn new(member: u64, items: &[Arc<StoredEvent>]) -> Self {
-        let stored = |item: &Arc<StoredEvent>| Stored { sequence: item.sequence(), record: item.record() };
+        let stored = |item: &Arc<StoredEvent>| Stored {
+            sequence: item.sequence(),
+            record: item.record(),
+            again: item.again().map(Again::new),
+        };
         Self { member, items: items.iter().map(stored).collect() }
     }
 
     pub(in crate::bus) fn into_items(self) -> Vec<Arc<StoredEvent>> {
-        self.items.into_iter().map(|stored| Arc::new(StoredEvent::stored(stored.sequence, stored.record))).collect()
+        let item = |Stored { sequence, record, again }: Stored| {
+            let item = StoredEvent::stored(sequence, record);
+            Arc::new(again.map(|again| item.redelivered(again.redelivery())).unwrap_or(item))
+        };
+        self.items.into_iter().map(item).collect()
     }
 }
 

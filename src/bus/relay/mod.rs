@@ -39,7 +39,7 @@ use crate::base::actors::{Belongs, Kind, must_tell};
 use crate::base::clock;
 use frame::acknowledgement::{Ack, RemoteAck, decode_acknowledged, encode_acknowledged};
 use frame::{ConsumerKey, Frame, Post, RemoteJoin, RemoteLeave, SupersedeOwn};
-use remote_member::{RemoteMemberKey, RemoteMembers};
+use remote_member::RemoteMembers;
 
 /// Longest wait for an answer of another node.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -243,6 +243,11 @@ impl Relay {
         }
     }
 
+    /// The node that serves a member of this node.
+    fn owner_of(&self, member: Member) -> Option<Owner> {
+        self.served.get(&member).map(|served| served.owner)
+    }
+
     /// Removes a stream of this node from its consumer and tells the serving node.
     fn leave(&mut self, member: Member, departure: Departure) -> Option<Served> {
         let served = self.served.remove(&member)?;
@@ -318,10 +323,7 @@ impl Handler<Incoming> for Relay {
                 must_tell(&registry, EndConsumers { namespace, consumer, reason });
             }
             Frame::Join(join) => return self.join_here(incoming.from, join, ctx.address()),
-            Frame::Leave(leave) => {
-                let Leave { member, departure, .. } = leave.into_leave();
-                self.remove_remote_member(RemoteMemberKey { at: incoming.from, member }, departure);
-            }
+            Frame::Leave(leave) => self.remote_member_leaves(incoming.from, leave),
             Frame::MemberAck(ack) => {
                 return Box::pin(async move {
                     let acknowledged = registry.send(ack.into_ack()).await.map_err(stopping)??;

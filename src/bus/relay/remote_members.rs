@@ -9,11 +9,11 @@ use rollbook_core::error::Refusal;
 use rollbook_core::node::Owner;
 
 use super::frame::parts::MemberKey;
-use super::frame::{self, CloseMember, Frame, RemoteJoin};
+use super::frame::{self, CloseMember, Frame, RemoteJoin, RemoteLeave};
 use super::remote_member::{RemoteMember, RemoteMemberEnds, RemoteMemberKey};
 use super::{Relay, done};
 use crate::base::actors::{Owned, must_tell};
-use crate::bus::delivery::messages::{EndReason, Join, stopping};
+use crate::bus::delivery::messages::{EndReason, Finish, Join, Leave, stopping};
 use crate::bus::delivery::window::Departure;
 
 /// How long this node may take to apply what the other node has applied.
@@ -37,6 +37,17 @@ impl Relay {
     pub(super) fn remove_remote_member(&mut self, key: RemoteMemberKey, departure: Departure) {
         if let Some((leave, _)) = self.remote_members.remove(key, departure) {
             must_tell(&self.registry, leave);
+        }
+    }
+
+    /// A member of another node leaves, or gets nothing any more.
+    pub(super) fn remote_member_leaves(&mut self, from: u64, leave: RemoteLeave) {
+        let finished = leave.is_finished();
+        let Leave { namespace, consumer, member, departure } = leave.into_leave();
+        if finished {
+            must_tell(&self.registry, Finish { namespace, consumer, member });
+        } else {
+            self.remove_remote_member(RemoteMemberKey { at: from, member }, departure);
         }
     }
 
@@ -100,6 +111,16 @@ impl Handler<AdmitRemoteMember> for Relay {
         }
         let joined = self.registry.send(join);
         Box::pin(async move { joined.await.map_err(stopping)? })
+    }
+}
+
+impl Handler<Finish> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, finish: Finish, _: &mut Context<Self>) {
+        if let Some(owner) = self.owner_of(finish.member) {
+            self.send_until_answered(owner.node, Some(owner), Frame::Leave(RemoteLeave::finished(finish)));
+        }
     }
 }
 

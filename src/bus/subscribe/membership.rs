@@ -3,7 +3,7 @@
 use actix::Recipient;
 
 use crate::base::actors::must_tell;
-use crate::bus::delivery::messages::{Leave, MemberAck};
+use crate::bus::delivery::messages::{Finish, Leave, MemberAck};
 use crate::bus::delivery::window::{Departure, Member};
 
 /// The place of a member in a durable consumer. The member leaves when this is dropped, however its stream ends.
@@ -25,6 +25,16 @@ pub struct Membership {
     pub acknowledge: Recipient<MemberAck>,
     /// Where the message goes that the member leaves.
     pub leave: Recipient<Leave>,
+    /// Where the message goes that the member gets nothing any more.
+    pub finish: Recipient<Finish>,
+}
+
+impl Membership {
+    /// The member gets nothing any more, and keeps what it has.
+    pub fn finish(&self) {
+        let (namespace, consumer) = (self.namespace.clone(), self.consumer.clone());
+        must_tell(&self.finish, Finish { namespace, consumer, member: self.member });
+    }
 }
 
 impl Drop for Membership {

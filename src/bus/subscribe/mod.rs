@@ -3,7 +3,9 @@
 //!
 //! Invariant: the client sets the pace. Events that the client does not read cost a cursor, not memory.
 
+pub mod batch;
 mod chunks;
+pub mod listener;
 pub mod membership;
 pub mod request;
 pub mod streams;

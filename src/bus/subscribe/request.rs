@@ -4,10 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::time::Timestamp;
 
+use super::batch::Batch;
 use crate::base::duration;
+use crate::bus::delivery::filter::HeaderFilter;
+use crate::bus::delivery::order::OrderBy;
 use crate::bus::delivery::policy::{BACKOFF_MAX, DeliveryPolicy, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX, REDELIVERY_MIN};
 use crate::bus::error::Fault;
+use crate::bus::write::draft::parse_rfc3339;
 
 /// Where a subscription begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +26,12 @@ pub enum Start {
     /// Behind the event of this id, which the client has received. When retention has removed the event, the
     /// subscription begins with the first event that is kept.
     Resume(String),
+    /// With the first event that was stored at this time or later.
+    At(Timestamp),
+    /// With the first event that was stored so long ago or less.
+    Since(Duration),
+    /// With the newest event of each subject, in the order of their positions, and then with all new ones.
+    LastPerSubject,
 }
 
 /// A subscription, as a door asks for it.
@@ -36,6 +47,12 @@ pub struct Subscribe {
     pub consumer_id: Option<String>,
     /// The durable consumer or group; `None` when the cursor ends with the stream.
     pub durable: Option<Durable>,
+    /// Which events of the subjects.
+    pub filter: HeaderFilter,
+    /// By what events that are acknowledged are kept in order.
+    pub order_by: Option<OrderBy>,
+    /// The bounds of a stream that ends by itself.
+    pub batch: Option<Batch>,
 }
 
 /// The parameters of a stream on a connection with other streams. An absent parameter means its default.
@@ -45,6 +62,12 @@ pub struct Options<'a> {
     pub subject: &'a str,
     /// See [`Start::parse`].
     pub start: Option<&'a str>,
+    /// Begins so long ago, in place of `start`.
+    pub since: Option<Duration>,
+    /// See [`HeaderFilter`].
+    pub headers: &'a [(String, String)],
+    /// See [`OrderBy::parse`].
+    pub order_by: Option<&'a str>,
     /// `none` or `manual`.
     pub ack: Option<&'a str>,
     /// Name of a durable consumer, or of a member when there is a group.
@@ -74,6 +97,7 @@ impl Options<'_> {
             backoff: self.backoff.map_or_else(|| Ok(Arc::default()), backoff)?,
             count_max: count.unwrap_or(DeliveryPolicy::default().count_max),
             in_flight_max: self.max_in_flight.map_or(Ok(IN_FLIGHT_DEFAULT), max_in_flight)?,
+            quota: None,
         };
         let manual = match self.ack {
             None | Some("none") => None,
@@ -81,9 +105,18 @@ impl Options<'_> {
             Some(_) => return Err(Fault::bad("ack: expected \"none\" or \"manual\"")),
         };
         let pattern = Pattern::parse(self.subject).map_err(|error| Fault::bad(error.to_string()))?;
-        let start = Start::parse(self.start);
-        let wanted = Subscribe { pattern, start, manual, consumer_id: None, durable: None };
-        wanted.named(self.consumer, self.group)
+        let start = Start::named(self.start, self.since)?;
+        let wanted = Subscribe {
+            pattern,
+            start,
+            manual,
+            consumer_id: None,
+            durable: Durable::named(self.consumer, self.group)?,
+            filter: HeaderFilter::new(self.headers.iter().cloned())?,
+            order_by: self.order_by.map(OrderBy::parse).transpose()?,
+            batch: None,
+        };
+        wanted.checked()
     }
 }
 
@@ -118,27 +151,70 @@ pub fn max_in_flight(count: u64) -> Result<u32, Fault> {
 }
 
 impl Subscribe {
-    /// The same subscription with a durable consumer or group, if one is named.
+    /// Checks that the parameters fit each other, and sets the bounds of a batch.
     ///
     /// # Errors
-    /// One of them is no name, or an inbox cannot have one.
-    pub fn named(self, consumer: Option<&str>, group: Option<&str>) -> Result<Self, Fault> {
-        let durable = Durable::named(consumer, group)?;
-        if durable.is_some() && self.pattern.is_inbox() {
+    /// Which ones do not.
+    pub fn checked(mut self) -> Result<Self, Fault> {
+        let (is_inbox, is_durable, is_manual) =
+            (self.pattern.is_inbox(), self.durable.is_some(), self.manual.is_some());
+        if is_inbox && is_durable {
             return Err(Fault::bad("inbox subjects cannot have a durable consumer"));
         }
-        Ok(Self { durable, ..self })
+        if is_inbox && (self.batch.is_some() || !self.filter.is_empty()) {
+            return Err(Fault::bad("inbox subjects have no limit and no header filter"));
+        }
+        if self.order_by.is_some() && !is_manual {
+            return Err(Fault::bad(
+                "order_by: only with ack=manual, because an event waits until the one before is done",
+            ));
+        }
+        if self.start == Start::LastPerSubject && is_durable {
+            return Err(Fault::bad("start: last_per_subject cannot be the start of a durable consumer"));
+        }
+        if self.batch.is_some() && is_durable && !is_manual {
+            return Err(Fault::bad("limit: with a consumer or group only with ack=manual"));
+        }
+        if let (Some(batch), Some(policy)) = (self.batch, &mut self.manual) {
+            (policy.in_flight_max, policy.quota) = (batch.limit, Some(batch.limit));
+        }
+        Ok(self)
+    }
+
+    /// Whether the client acknowledges one event at a time, or none, as the specification of the event log has it.
+    #[must_use]
+    pub fn asks_for_one(&self) -> bool {
+        self.batch.is_none() && self.manual.as_ref().is_none_or(|policy| policy.in_flight_max == 1)
+    }
+
+    /// Whether nodes of the release before could not serve this as a durable consumer.
+    #[must_use]
+    pub fn is_timed(&self) -> bool {
+        self.batch.is_some() || self.order_by.is_some() || !self.filter.is_empty()
     }
 }
 
 impl Start {
-    /// Reads the parameter `start`; absent means the newest.
+    /// Reads the parameter `start`; absent means the newest. A text that is a time of RFC 3339 is never an id.
     #[must_use]
     pub fn parse(text: Option<&str>) -> Self {
         match text {
             None | Some("newest") => Self::Newest,
             Some("oldest") => Self::Oldest,
-            Some(id) => Self::After(id.to_owned()),
+            Some("last_per_subject") => Self::LastPerSubject,
+            Some(text) => parse_rfc3339(text).map_or_else(|| Self::After(text.to_owned()), Self::At),
+        }
+    }
+
+    /// What the parameters `start` and `since` mean together.
+    ///
+    /// # Errors
+    /// Both are given.
+    pub fn named(start: Option<&str>, since: Option<Duration>) -> Result<Self, Fault> {
+        match (start, since) {
+            (None, Some(ago)) => Ok(Self::Since(ago)),
+            (Some(_), Some(_)) => Err(Fault::bad("one of start and since")),
+            (start, None) => Ok(Self::parse(start)),
         }
     }
 }

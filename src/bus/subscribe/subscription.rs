@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::{
-    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, ResponseFuture, WrapFuture,
+    Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture,
 };
 use bytes::Bytes;
-use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
 
+use self::pull::Pull;
+use super::batch::Batch;
 use super::chunks::join_frames;
 use super::membership::Membership;
 use crate::base::actors::{Belongs, Kind, must_tell};
@@ -20,9 +21,10 @@ use crate::base::alarm::Alarm;
 use crate::base::clock;
 use crate::bus::consume::dead_letter::DeadLetter;
 use crate::bus::consume::source::{Page, Source};
-use crate::bus::delivery::acknowledgement::{Acknowledged, Outcome};
-use crate::bus::delivery::messages::{Deliver, EndReason, MemberAck, StreamCommand, WriteResult};
+use crate::bus::delivery::messages::{Deliver, EndReason, StreamCommand, WriteResult};
+use crate::bus::delivery::order::OrderBy;
 use crate::bus::delivery::policy::DeliveryPolicy;
+use crate::bus::delivery::window::given::Given;
 use crate::bus::delivery::window::{Departure, Step, Window};
 use crate::bus::handle::{Bus, Live};
 use crate::bus::live::reply_subjects::Listening;
@@ -33,13 +35,17 @@ use crate::bus::security::identity::Identity;
 use crate::bus::security::usage::Place;
 use crate::net::byte_queue::Outlet;
 
+mod batch;
+mod commands;
+mod pull;
+
 /// What a stream delivers, and how.
 #[derive(Debug)]
 pub enum Delivery {
     /// All events from a cursor on, as fast as the client reads.
     Stream(Source),
-    /// As many events at a time as the policy says, each until it is acknowledged.
-    Manual(Source, DeliveryPolicy),
+    /// As many events at a time as the policy says, each until it is acknowledged, in the order of keys if there are some.
+    Manual(Source, DeliveryPolicy, Option<OrderBy>),
     /// Live messages of an inbox subject.
     Inbox(Listening),
     /// The events that a durable consumer gives to this member.
@@ -69,6 +75,9 @@ pub struct Opening {
     pub keep_alive: Duration,
     /// What the stream delivers.
     pub delivery: Delivery,
+    /// The bounds of a stream that ends by itself, and the longest wait for an acknowledgement if its client
+    /// acknowledges.
+    pub batch: Option<(Batch, Option<Duration>)>,
 }
 
 impl std::fmt::Debug for dyn EventEncoder {
@@ -125,6 +134,10 @@ pub struct Subscription {
     delivery: Option<Box<Delivery>>,
     /// How the actor gets its events.
     state: State,
+    /// How long a batch waits for its first event.
+    wait: Duration,
+    /// How far a batch is; `None` for a stream without an end.
+    pull: Option<Pull>,
 }
 
 /// The member number of the client in the window of its own stream.
@@ -154,6 +167,8 @@ impl Subscription {
             listed: false,
             delivery: Some(Box::new(opening.delivery)),
             state: State::Streaming,
+            wait: opening.batch.map_or(Duration::ZERO, |(batch, _)| batch.wait),
+            pull: opening.batch.map(|(batch, longest_wait)| Pull::new(batch, longest_wait)),
         }
     }
 
@@ -189,10 +204,11 @@ impl Subscription {
 
     /// Delivers pages until the client has gone or the book cannot be read.
     fn stream(&mut self, source: Source, ctx: &mut Context<Self>) {
-        let (outlet, encoder) = (self.outlet.clone(), self.encoder);
+        // The events of a batch are counted.
+        let (outlet, encoder) = (self.outlet.clone(), self.pull.is_none().then_some(self.encoder));
         let step = async move {
             let mut source = source;
-            let page = if outlet.ready().await { Some(source.next(Some(encoder)).await) } else { None };
+            let page = if outlet.ready().await { Some(source.next(encoder).await) } else { None };
             (source, page)
         };
         ctx.spawn(step.into_actor(self).map(|(source, page), act, ctx| match page {
@@ -200,7 +216,11 @@ impl Subscription {
             Some(Ok(page)) => {
                 match page {
                     Page::Bytes(bytes) => act.write(bytes),
-                    Page::Items(items) => act.write_items(&items),
+                    Page::Items(mut items) => {
+                        items.truncate(act.pull.as_ref().map_or(usize::MAX, Pull::left));
+                        act.write_items(&items);
+                        act.pulled(items.len(), ctx);
+                    }
                 }
                 act.stream(source, ctx);
             }
@@ -255,12 +275,14 @@ impl Subscription {
     }
 
     /// Writes events that must be acknowledged. Their wait begins when the connection of the client has taken them.
-    fn send(&mut self, items: &[Arc<StoredEvent>], ctx: &mut Context<Self>) {
-        let sequences: Vec<u64> = items.iter().map(|item| item.sequence()).collect();
+    fn send(&mut self, given: Vec<Given>, ctx: &mut Context<Self>) {
+        let sequences: Vec<u64> = given.iter().map(Given::sequence).collect();
         if !self.outlet.is_open() {
             return;
         }
-        self.write_items(items);
+        let at = clock::timestamp();
+        let items: Vec<Arc<StoredEvent>> = given.into_iter().map(|given| given.into_item(at)).collect();
+        self.write_items(&items);
         let (outlet, mark) = (self.outlet.clone(), self.outlet.mark());
         let taken = async move { outlet.taken(mark).await };
         ctx.spawn(taken.into_actor(self).map(move |taken, act, ctx| {
@@ -271,6 +293,7 @@ impl Subscription {
                 act.pump(ctx);
             }
         }));
+        self.pulled(items.len(), ctx);
     }
 
     /// Carries out what the window has decided.
@@ -280,7 +303,7 @@ impl Subscription {
         }
         for step in steps {
             match step {
-                Step::Send(_, items) => self.send(&items, ctx),
+                Step::Send(_, given) => self.send(given, ctx),
                 // Counts of a stream that is not durable end with the stream.
                 Step::Record(..) => {}
                 Step::DeadLetter(_, item, deliveries, why) => {
@@ -352,11 +375,14 @@ impl Actor for Subscription {
             must_tell(&before.commands, StreamCommand::Close(EndReason::TakenOver));
         }
         self.arm_keep_alive(self.keep_alive, ctx);
+        if self.pull.is_some() {
+            self.begin_pull(self.wait, ctx);
+        }
         match self.delivery.take().map(|delivery| *delivery) {
             Some(Delivery::Stream(source)) => self.stream(source, ctx),
             Some(Delivery::Inbox(listening)) => self.listen(listening, ctx),
-            Some(Delivery::Manual(source, policy)) => {
-                let mut window = Window::default();
+            Some(Delivery::Manual(source, policy, order_by)) => {
+                let mut window = Window::default().ordered_by(order_by);
                 window.join(SELF, policy);
                 self.state = State::Manual(Box::new(Manual { source: Some(source), window, alarm: Alarm::default() }));
                 self.pump(ctx);
@@ -418,7 +444,11 @@ fn spread_millis() -> u64 {
 impl Handler<Deliver> for Subscription {
     type Result = ResponseActFuture<Self, WriteResult>;
 
-    fn handle(&mut self, deliver: Deliver, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, deliver: Deliver, ctx: &mut Context<Self>) -> Self::Result {
+        if self.pull.as_ref().is_some_and(Pull::is_over) {
+            // Given before the consumer knew that the answer has ended.
+            return Box::pin(actix::fut::ready(WriteResult::Skipped));
+        }
         let one = matches!(&self.state, State::Member(membership) if membership.manual && !membership.many);
         let outlet = self.outlet.clone();
         if !outlet.is_open() {
@@ -434,45 +464,8 @@ impl Handler<Deliver> for Subscription {
             self.write_items(&deliver.items);
         }
         let mark = outlet.mark();
+        self.pulled(deliver.items.len(), ctx);
         let taken = async move { if outlet.taken(mark).await { WriteResult::Taken } else { WriteResult::Gone } };
         Box::pin(taken.into_actor(self))
-    }
-}
-
-impl Handler<StreamCommand> for Subscription {
-    type Result = ResponseFuture<Result<Acknowledged, Refusal>>;
-
-    fn handle(&mut self, command: StreamCommand, ctx: &mut Context<Self>) -> Self::Result {
-        let said = match command {
-            StreamCommand::Acknowledge(said) => said,
-            StreamCommand::Close(reason) => {
-                self.close(reason, ctx);
-                return Box::pin(std::future::ready(Ok(Acknowledged::default())));
-            }
-        };
-        match &mut self.state {
-            State::Streaming => Box::pin(std::future::ready(Ok(Acknowledged::nothing(&said)))),
-            State::Manual(manual) => {
-                let (acknowledged, steps) = manual.window.acknowledge(SELF, &said, clock::now());
-                if said.outcome == Outcome::Ack {
-                    self.bus.metrics().acks.inc_by(acknowledged.count.into());
-                }
-                self.carry_out(steps, ctx);
-                if acknowledged.is_any() {
-                    self.pump(ctx);
-                }
-                Box::pin(std::future::ready(Ok(acknowledged)))
-            }
-            State::Member(membership) => {
-                let sent = membership.acknowledge.send(MemberAck {
-                    namespace: membership.namespace.clone(),
-                    consumer: membership.consumer.clone(),
-                    member: self.serial,
-                    said,
-                });
-                let gone = |_| Refusal::Unavailable("the consumer is being restarted".to_owned());
-                Box::pin(async move { sent.await.map_err(gone)? })
-            }
-        }
     }
 }

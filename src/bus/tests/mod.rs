@@ -27,6 +27,7 @@ use super::call::types::RouterConfig;
 use super::call_handler::{CallHandler, Mailbox};
 use super::consume::registry::{EndConsumers, EndStreams, ListMembers, Registry};
 use super::delivery::acknowledgement::Acknowledged;
+use super::delivery::filter::HeaderFilter;
 use super::delivery::messages::{ConsumerSpec, Deliver, EndReason, Join, StreamCommand, WriteResult};
 use super::delivery::policy::DeliveryPolicy;
 use super::delivery::window::Departure;
@@ -161,6 +162,9 @@ impl TestNode {
             manual: policy,
             consumer_id: None,
             durable: Some(durable),
+            filter: HeaderFilter::default(),
+            order_by: None,
+            batch: None,
         };
         self.access.follow(wanted).await.expect("a stream").1
     }
@@ -170,9 +174,9 @@ impl TestNode {
         let here = owner == self.bus.node().owner();
         let (registry, relay) = (self.registry.addr(), self.relay.as_ref().expect("a relay").addr());
         let ctx = Context::<Subscription>::new();
-        let (acknowledge, leave) = match here {
-            true => (registry.clone().recipient(), registry.clone().recipient()),
-            false => (relay.clone().recipient(), relay.clone().recipient()),
+        let (acknowledge, leave, finish) = match here {
+            true => (registry.clone().recipient(), registry.clone().recipient(), registry.clone().recipient()),
+            false => (relay.clone().recipient(), relay.clone().recipient(), relay.clone().recipient()),
         };
         let (namespace, consumer) = ("app".to_owned(), GROUP.to_owned());
         let place = Membership {
@@ -184,6 +188,7 @@ impl TestNode {
             departure: Departure::Gone,
             acknowledge,
             leave,
+            finish,
         };
         let join = join(number, manual, ctx.address().recipient(), ctx.address().recipient());
         let joined = match here {
@@ -242,7 +247,8 @@ fn pattern() -> Pattern {
 }
 
 fn join(number: u64, manual: bool, deliver: Recipient<Deliver>, commands: Recipient<StreamCommand>) -> Join {
-    let spec = ConsumerSpec { name: GROUP.to_owned(), pattern: pattern(), group: true, manual };
+    let (name, filter) = (GROUP.to_owned(), HeaderFilter::default());
+    let spec = ConsumerSpec { name, pattern: pattern(), group: true, manual, filter, order_by: None };
     let (consumer_id, policy) = (format!("c_{number}"), DeliveryPolicy::default());
     Join { spec, member: number, consumer_id, name: None, policy, deliver, commands }
 }

@@ -19,6 +19,7 @@ use crate::base::slot::Slot;
 use crate::bus::error::Fault;
 use crate::bus::read::encoder::{EVENT_SLOTS, EventEncoder};
 use crate::bus::read::event_json;
+use crate::bus::read::redelivery::Redelivery;
 use crate::bus::write::draft::{Draft, Parsed, Publish, Writable, frame, namespace, parse_rfc3339};
 use crate::bus::write::headers::HeadersJson;
 
@@ -318,12 +319,17 @@ fn of_item(item: u64, fault: Fault) -> Fault {
 
 /// Writes the frames of a stream of events.
 #[derive(Debug)]
-pub(super) struct Frames;
+pub(super) struct Frames {
+    /// Whether a frame says that its event comes again. In the form of the specification it is the same, byte for byte.
+    tells: bool,
+}
 
-/// The only value of [`Frames`].
-pub(super) static FRAMES: Frames = Frames;
+/// Frames in the form of the specification.
+pub(super) static FRAMES: Frames = Frames { tells: false };
+/// Frames for clients that asked for more than one event at a time.
+pub(super) static TELLING_FRAMES: Frames = Frames { tells: true };
 
-/// The slot of the encoded frames.
+/// The slot of the encoded frames. First deliveries are the same in both forms, and others are for one stream.
 static SLOT: Slot = Slot::of(&EVENT_SLOTS);
 
 impl EventEncoder for Frames {
@@ -331,8 +337,9 @@ impl EventEncoder for Frames {
         SLOT.number()
     }
 
-    fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
-        message(index, event, out, |out| event_json::write(index, event, out));
+    fn event(&self, index: i64, event: &Event<'_>, again: Option<&Redelivery>, out: &mut Vec<u8>) {
+        let again = again.filter(|_| self.tells);
+        message(index, event, out, |out| event_json::write_delivery(index, event, again, out));
     }
 
     fn keep_alive(&self, out: &mut Vec<u8>) {

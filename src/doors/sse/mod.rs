@@ -7,6 +7,7 @@ mod cloudevents;
 mod codec;
 mod headers;
 mod http_refusal;
+mod ndjson;
 mod session;
 pub mod settings;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::base::clock;
 use crate::bus::access::{Access, StreamTarget};
 use crate::bus::delivery::acknowledgement::Acknowledged;
 use crate::bus::error::Fault;
+use crate::bus::read::encoder::EventEncoder;
 use crate::bus::security::http::CHALLENGE;
 use crate::bus::write::draft::{self, Parsed, Published};
 use crate::doors::door::{Context, Description, Door};
@@ -46,9 +48,10 @@ use crate::net::listener::listeners::Listeners;
 use crate::net::listener::settings::ListenerSettings;
 use crate::net::origins::Origin;
 
-use codec::{Context as PublishContext, FRAMES};
+use codec::{Context as PublishContext, FRAMES, TELLING_FRAMES};
 use headers::RequestHeaders;
 use http_refusal::HttpRefusal;
+use ndjson::LINES;
 use session::Query;
 use settings::{NAME, Settings};
 
@@ -445,23 +448,29 @@ async fn subscribe(request: &HttpRequest, door: &SseDoor, head: bool) -> Result<
     let last = last.map_err(|_| Fault::bad("invalid Last-Event-ID"))?;
     let wanted = session::subscribe(&query, pattern, last)?;
     let consumer_id = access.consumer_id(wanted.consumer_id.as_deref())?;
-    let mut builder = stream_answer(&consumer_id);
+    let lines = ndjson::is_requested(request.headers());
+    let mut builder = stream_answer(&consumer_id, if lines { ndjson::NDJSON } else { "text/event-stream" });
     if head {
         return Ok(builder.finish());
     }
     let slot = door.admit()?;
     let (outlet, body) = byte_queue::pair();
-    outlet.push(format!(": consumer {consumer_id}\n\n").into());
-    let encoder = cloudevents::encoder(request.headers()).unwrap_or(&FRAMES);
+    let encoder: &'static dyn EventEncoder = if lines {
+        &LINES
+    } else {
+        outlet.push(format!(": consumer {consumer_id}\n\n").into());
+        let frames = if wanted.asks_for_one() { &FRAMES } else { &TELLING_FRAMES };
+        cloudevents::encoder(request.headers()).unwrap_or(frames)
+    };
     let target = StreamTarget { consumer_id, encoder, outlet, keep_alive: door.settings.keep_alive };
     access.open(wanted, target).await?;
     Ok(builder.body(Stream { body, _slot: slot }))
 }
 
-fn stream_answer(consumer_id: &str) -> HttpResponseBuilder {
+fn stream_answer(consumer_id: &str, content_type: &'static str) -> HttpResponseBuilder {
     let mut builder = answer(StatusCode::OK);
     builder
-        .insert_header((header::CONTENT_TYPE, "text/event-stream"))
+        .insert_header((header::CONTENT_TYPE, content_type))
         .insert_header((header::CACHE_CONTROL, "no-cache, no-transform"))
         .insert_header(("X-Accel-Buffering", "no"))
         .insert_header((CONSUMER_ID.clone(), consumer_id));

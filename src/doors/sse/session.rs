@@ -9,9 +9,12 @@ use rollbook_core::subjects::pattern::Pattern;
 
 use crate::base::duration;
 use crate::bus::delivery::acknowledgement::{Acknowledgement, Parameters};
+use crate::bus::delivery::filter::HeaderFilter;
+use crate::bus::delivery::order::OrderBy;
 use crate::bus::delivery::policy::DeliveryPolicy;
 use crate::bus::error::Fault;
-use crate::bus::subscribe::request::{self, Start, Subscribe, is_name};
+use crate::bus::subscribe::batch::Batch;
+use crate::bus::subscribe::request::{self, Durable, Start, Subscribe, is_name};
 
 /// The parameters of a request. The first one of a name counts.
 #[derive(Debug)]
@@ -24,6 +27,11 @@ impl<'a> Query<'a> {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+
+    /// All values of a parameter.
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_ref())
     }
 
     /// The value of a parameter. An empty value counts as absent.
@@ -66,29 +74,48 @@ pub(super) fn subscribe(query: &Query<'_>, pattern: Pattern, last_event_id: Opti
         return Err(Fault::bad("invalid consumer_id in query string"));
     }
     let start = last_event_id.filter(|id| !id.is_empty()).map(|id| Start::Resume(id.to_owned()));
-    let start = start.unwrap_or_else(|| Start::parse(query.given("start")));
+    let since = time(query, "since")?;
+    let start = start.map_or_else(|| Start::named(query.given("start"), since), Ok)?;
     let backoff = query.given("backoff").map_or_else(|| Ok(Arc::default()), request::backoff)?;
     // The form of the specification has one event at a time.
     let in_flight_max = query.given("max_in_flight").map_or(Ok(1), in_flight)?;
-    let manual = manual.then_some(DeliveryPolicy { redelivery, backoff, count_max, in_flight_max });
-    let wanted = Subscribe { pattern, start, manual, consumer_id: consumer_id.map(str::to_owned), durable: None };
-    wanted.named(query.given("consumer"), query.given("group"))
+    let policy = DeliveryPolicy { redelivery, backoff, count_max, in_flight_max, quota: None };
+    let limit = query.given("limit").map(|text| text.parse().map_err(|_| invalid("limit", text))).transpose()?;
+    let wanted = Subscribe {
+        pattern,
+        start,
+        manual: manual.then_some(policy),
+        consumer_id: consumer_id.map(str::to_owned),
+        durable: Durable::named(query.given("consumer"), query.given("group"))?,
+        filter: HeaderFilter::parse(query.all("header"))?,
+        order_by: query.given("order_by").map(OrderBy::parse).transpose()?,
+        batch: Batch::named(limit, time(query, "wait")?)?,
+    };
+    wanted.checked()
+}
+
+fn invalid(name: &str, text: &str) -> Fault {
+    Fault::bad(format!("invalid {name}: {text}"))
+}
+
+fn time(query: &Query<'_>, name: &str) -> Result<Option<Duration>, Fault> {
+    query.given(name).map(|text| duration::parse(text).map_err(|_| invalid(name, text))).transpose()
 }
 
 fn in_flight(text: &str) -> Result<u32, Fault> {
-    request::max_in_flight(text.parse().map_err(|_| Fault::bad(format!("invalid max_in_flight: {text}")))?)
+    request::max_in_flight(text.parse().map_err(|_| invalid("max_in_flight", text))?)
 }
 
 fn redelivery(text: Option<&str>) -> Result<Duration, Fault> {
     let Some(text) = text else { return Ok(DeliveryPolicy::default().redelivery) };
-    let time = duration::parse(text).map_err(|_| Fault::bad(format!("invalid redelivery: {text}")))?;
+    let time = duration::parse(text).map_err(|_| invalid("redelivery", text))?;
     let short = || Fault::bad(format!("invalid redelivery: {text}, at least 100ms"));
     request::redelivery(Some(time)).ok_or_else(short)
 }
 
 fn deliveries(text: Option<&str>) -> Result<u32, Fault> {
     let Some(text) = text else { return Ok(DeliveryPolicy::default().count_max) };
-    let count: i64 = text.parse().map_err(|_| Fault::bad(format!("invalid redelivery_count: {text}")))?;
+    let count: i64 = text.parse().map_err(|_| invalid("redelivery_count", text))?;
     Ok(u32::try_from(count.max(0)).unwrap_or(u32::MAX))
 }
 
@@ -150,7 +177,7 @@ mod tests {
     fn subscribed(query: &str, last_event_id: Option<&str>) -> String {
         let query = Query::parse(query);
         let wanted = pattern(&query).and_then(|pattern| subscribe(&query, pattern, last_event_id));
-        let Subscribe { pattern, start, manual, consumer_id, durable } = match wanted {
+        let Subscribe { pattern, start, manual, consumer_id, durable, filter, order_by, batch } = match wanted {
             Ok(wanted) => wanted,
             Err(rejected) => {
                 assert_eq!(status(rejected.kind), 400);
@@ -163,6 +190,9 @@ mod tests {
             Start::Newest => line.push_str("newest"),
             Start::After(id) => line.push_str(&format!("after {id}")),
             Start::Resume(id) => line.push_str(&format!("resumes after {id}")),
+            Start::At(time) => line.push_str(&format!("at {time}")),
+            Start::Since(ago) => line.push_str(&format!("since {}s", ago.as_secs())),
+            Start::LastPerSubject => line.push_str("last of each subject"),
         }
         if let Some(patience) = manual {
             line.push_str(&format!(" manual {}ms x{}", patience.redelivery.as_millis(), patience.count_max));
@@ -175,6 +205,9 @@ mod tests {
             line.push_str(&format!(" {kind} {}", durable.name));
             line.push_str(&durable.member.map(|member| format!(" member {member}")).unwrap_or_default());
         }
+        filter.iter().for_each(|(name, value)| line.push_str(&format!(" {name}={value}")));
+        line.push_str(&order_by.map(|by| format!(" by {}", by.text())).unwrap_or_default());
+        line.push_str(&batch.map(|of| format!(" {} in {}ms", of.limit, of.wait.as_millis())).unwrap_or_default());
         line
     }
 
@@ -220,6 +253,29 @@ mod tests {
             ("subject=a.b&group=w&consumer=m", "a.b newest group w member m"),
             ("subject=a.b&consumer=a.b", "invalid consumer: a.b"),
             ("subject=a.b&group=%20", "invalid group:  "),
+            ("subject=a.b&start=2026-11-29T10:00:00Z", "a.b at 2026-11-29T10:00:00Z"),
+            ("subject=a.b&start=2026-11-29T10:00:00%2B01:00", "a.b at 2026-11-29T09:00:00Z"),
+            ("subject=a.b&since=10m", "a.b since 600s"),
+            ("subject=a.b&since=soon", "invalid since: soon"),
+            ("subject=a.b&since=1s&start=oldest", "one of start and since"),
+            ("subject=a.b&start=last_per_subject", "a.b last of each subject"),
+            (
+                "subject=a.b&start=last_per_subject&group=g",
+                "start: last_per_subject cannot be the start of a durable consumer",
+            ),
+            ("subject=a.b&header=region:eu&header=kind:x", "a.b newest region=eu kind=x"),
+            ("subject=a.b&ack=manual&order_by=/id", "a.b newest manual 5000ms x3 by /id"),
+            (
+                "subject=a.b&order_by=subject",
+                "order_by: only with ack=manual, because an event waits until the one before is done",
+            ),
+            ("subject=a.b&start=oldest&limit=7", "a.b oldest 7 in 1000ms"),
+            ("subject=a.b&group=g&ack=manual&limit=7&wait=5s", "a.b newest manual 5000ms x3 group g 7 in 5000ms"),
+            ("subject=a.b&group=g&limit=7", "limit: with a consumer or group only with ack=manual"),
+            ("subject=a.b&limit=0", "limit: 1 to 4096"),
+            ("subject=a.b&limit=x", "invalid limit: x"),
+            ("subject=a.b&wait=1s", "wait: only with limit"),
+            ("subject=_bus_.x&limit=1", "inbox subjects have no limit and no header filter"),
             ("subject=_bus_.x&consumer=w", "inbox subjects cannot have a durable consumer"),
             ("subject=_bus_.x&ack=manual&start=oldest", "_bus_.x oldest manual 5000ms x3"),
         ] {

@@ -76,7 +76,7 @@ fn json(index: i64, event: &Event<'_>) -> String {
 
 fn frame(index: i64, event: &Event<'_>) -> String {
     let mut out = Vec::new();
-    FRAMES.event(index, event, &mut out);
+    FRAMES.event(index, event, None, &mut out);
     String::from_utf8(out).unwrap()
 }
 

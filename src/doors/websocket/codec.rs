@@ -1,6 +1,7 @@
 //! Reads the frames of clients. Pure.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use super::payloads::{ClientFrame, MessagePayload, PublishPayload, RegisterPaylo
 use crate::base::json::{self, Wait, Whole};
 use crate::bus::client::call::{Answer, Payload, Responder, part_of, traceparent};
 use crate::bus::delivery::acknowledgement::{Acknowledgement, Parameters, REASON_BYTES_MAX};
+use crate::bus::subscribe::listener::{Listener, SubscribeJson};
 use crate::bus::subscribe::request::{Options, Subscribe};
 use crate::bus::write::headers::HeadersJson;
 
@@ -51,6 +53,8 @@ struct Fields<'a> {
     methods: Option<&'a RawValue>,
     #[serde(borrow)]
     metadata: Option<&'a RawValue>,
+    #[serde(borrow)]
+    listeners: Option<&'a RawValue>,
     #[serde(borrow)]
     destination: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -104,6 +108,10 @@ struct Fields<'a> {
     backoff: Option<&'a RawValue>,
     #[serde(borrow)]
     max_in_flight: Option<&'a RawValue>,
+    #[serde(borrow)]
+    since: Option<&'a RawValue>,
+    #[serde(borrow)]
+    order_by: Option<&'a RawValue>,
     #[serde(borrow)]
     event_ids: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -216,12 +224,16 @@ fn parse_register(fields: &Fields<'_>) -> Result<RegisterPayload, FrameError> {
         return Err(error("instance: 1 to 128 bytes"));
     }
     let metadata = fields.metadata.map(|raw| raw.get().to_owned()).unwrap_or_default();
+    let listeners = fields.listeners.map(|raw| serde_json::from_str::<Vec<SubscribeJson>>(raw.get())).transpose();
+    let listeners = listeners.map_err(|_| error("listeners: expected a list of {subject, ...}"))?.unwrap_or_default();
+    let listeners = Listener::all(&listeners).map_err(|fault| error(&fault.text))?;
     Ok(RegisterPayload {
         name: name.into_owned(),
         version: version.into_owned(),
         methods: methods(fields.methods)?,
         instance: instance.map(Cow::into_owned),
-        metadata,
+        metadata: Listener::show(&listeners, metadata),
+        listeners: listeners.into_iter().map(|Listener { id, wanted }| SubscribePayload { id, wanted }).collect(),
     })
 }
 
@@ -334,11 +346,17 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, FrameError> {
         None => number(fields.redelivery_ms, "redelivery_ms")?.map(Duration::from_millis),
         some => wait(some, "redelivery")?,
     };
-    let backoff = named(fields.backoff, "backoff")?;
+    let (backoff, order_by) = (named(fields.backoff, "backoff")?, named(fields.order_by, "order_by")?);
+    let headers = fields.headers.map(|raw| serde_json::from_str::<BTreeMap<String, String>>(raw.get())).transpose();
+    let headers = headers.map_err(|_| bad("headers: expected an object of texts"))?;
+    let headers: Vec<(String, String)> = headers.unwrap_or_default().into_iter().collect();
     let (consumer, group) = (named(fields.consumer, "consumer")?, named(fields.group, "group")?);
     let options = Options {
         subject: &subject,
         start: start.as_deref(),
+        since: wait(fields.since, "since")?,
+        headers: &headers,
+        order_by: order_by.as_deref(),
         ack: ack.as_deref(),
         consumer: consumer.as_deref(),
         group: group.as_deref(),

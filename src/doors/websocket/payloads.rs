@@ -62,7 +62,7 @@ impl ClientFrame {
 }
 
 /// A registration: of a service, or of a consumer when there are no methods.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct RegisterPayload {
     pub(super) name: String,
     pub(super) version: String,
@@ -70,12 +70,14 @@ pub(super) struct RegisterPayload {
     pub(super) instance: Option<String>,
     /// JSON; empty when the frame has none.
     pub(super) metadata: String,
+    /// What the bus subscribes to for the client.
+    pub(super) listeners: Vec<SubscribePayload>,
 }
 
 impl RegisterPayload {
     /// Builds the registration of a service with one capability, which has the name of the service.
     pub(super) fn into_register(self) -> InstanceRegister {
-        let Self { name, version, methods, instance, metadata } = self;
+        let Self { name, version, methods, instance, metadata, .. } = self;
         let capability = Capability { name: name.clone(), description: String::new(), actions: methods };
         let instance = Instance {
             id: instance.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),

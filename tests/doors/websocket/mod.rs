@@ -18,6 +18,8 @@ mod documents;
 mod faults;
 /// How fast it must be, beside a relay on Node.
 mod limits;
+/// What the bus subscribes to for a client that registers.
+mod listeners;
 /// Messages and what becomes of them.
 mod messages;
 /// JSON that is odd but legal.

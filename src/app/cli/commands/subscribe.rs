@@ -30,9 +30,19 @@ event counts as done once it is printed; one that is not done is delivered again
 pub struct SubscribeArgs {
     /// Subject, with * for one part and > or ** for the rest
     pattern: String,
-    /// Where to begin: oldest, newest or behind an event id
-    #[arg(long, value_name = "oldest|newest|ID", default_value = "newest")]
+    /// Where to begin: oldest, newest, behind an event id, at a time of RFC 3339, or with the newest event of each
+    /// subject (last_per_subject)
+    #[arg(long, value_name = "oldest|newest|ID|TIME", default_value = "newest")]
     start: String,
+    /// Begin so long ago, in place of --start
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "start")]
+    since: Option<Duration>,
+    /// Only events with this header; again for more
+    #[arg(long = "header", value_name = "NAME:VALUE")]
+    headers: Vec<String>,
+    /// Of the events of a key, get the next one when the one before is done: subject, header:NAME or a JSON pointer
+    #[arg(long, value_name = "KEY")]
+    order_by: Option<String>,
     /// Share the events with the other members of this group
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
@@ -137,8 +147,11 @@ impl SubscribeArgs {
 }
 
 fn query(args: &SubscribeArgs) -> Vec<(&'static str, String)> {
-    let mut query = vec![("subject", args.pattern.clone()), ("start", args.start.clone())];
+    let start = args.since.map_or_else(|| ("start", args.start.clone()), |ago| ("since", duration::format(ago)));
+    let mut query = vec![("subject", args.pattern.clone()), start];
+    query.extend(args.headers.iter().map(|header| ("header", header.clone())));
     let mut add = |name, value: Option<String>| query.extend(value.map(|value| (name, value)));
+    add("order_by", args.order_by.clone());
     add("consumer", args.consumer.clone());
     add("group", args.group.clone());
     add("ack", (args.ack != Ack::None).then(|| "manual".to_owned()));
@@ -209,6 +222,10 @@ mod tests {
             ),
             "subject=app.>&start=e_1&consumer=c&group=g&ack=manual&redelivery=1m30s&backoff=1s,1m&redelivery_count=0\
              &max_in_flight=256"
+        );
+        assert_eq!(
+            query("app.> --since 10m --header a:b --header c:d --order-by /id"),
+            "subject=app.>&since=10m&header=a:b&header=c:d&order_by=/id"
         );
         assert_eq!(
             (args("a.b --ack=manual").ack, args("a.b --ack").ack, args("a.b").ack),

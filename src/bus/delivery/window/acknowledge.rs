@@ -7,6 +7,7 @@ use rollbook_core::event::EventId;
 use super::member::{PendingEvent, Stage};
 use super::{GivenUp, Member, Step, Window};
 use crate::bus::delivery::acknowledgement::{Acknowledged, Acknowledgement, Outcome, Which};
+use crate::bus::read::redelivery::Reason;
 
 impl Window {
     /// A client says what has become of its events.
@@ -68,8 +69,8 @@ impl Window {
         match outcome {
             Outcome::Ack => {
                 window.acked(sequence, now);
-                self.take(member, sequence)?;
-                self.done.insert(sequence);
+                let pending = self.take(member, sequence)?;
+                self.concluded(sequence, pending.key);
                 None
             }
             Outcome::InProgress => {
@@ -88,7 +89,8 @@ impl Window {
             }
             Outcome::Nack(delay) => {
                 let policy = window.policy().clone();
-                let pending = self.take(member, sequence)?;
+                let mut pending = self.take(member, sequence)?;
+                pending.reason = Some(Reason::Nack);
                 if policy.gives_up(pending.deliveries) {
                     return Some(self.begin_dead_letter(member, pending, GivenUp::Count));
                 }

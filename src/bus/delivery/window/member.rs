@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::given::{Again, Given};
 use crate::bus::delivery::policy::{DeliveryPolicy, IN_FLIGHT_BYTES_MAX};
+use crate::bus::read::redelivery::Reason;
 use crate::bus::read::stored_event::StoredEvent;
 
 /// Stands for a redelivery wait that is too long for an `Instant`.
@@ -18,6 +20,26 @@ pub(super) struct PendingEvent {
     /// How often a client has taken the event without acknowledging it. The policy compares this number with
     /// `count_max`.
     pub(super) deliveries: u32,
+    /// Events of the same key wait for each other, see [`super::keys`].
+    pub(super) key: Option<u64>,
+    /// When a client took the event first, as far as this window knows.
+    pub(super) first: Option<Instant>,
+    /// Why the last delivery failed, as far as this window knows.
+    pub(super) reason: Option<Reason>,
+}
+
+impl PendingEvent {
+    /// An event that was delivered so often by an earlier start of the consumer.
+    pub(super) const fn new(item: Arc<StoredEvent>, deliveries: u32, key: Option<u64>) -> Self {
+        Self { item, deliveries, key, first: None, reason: None }
+    }
+
+    /// The event, for a delivery that begins now.
+    pub(super) fn given(&self, now: Instant) -> Given {
+        let first = self.first.map(|first| now.saturating_duration_since(first));
+        let again = Again { deliveries: self.deliveries, first, reason: self.reason };
+        Given::new(Arc::clone(&self.item), (self.deliveries > 0).then_some(again))
+    }
 }
 
 /// The steps of one delivery, in order.
@@ -87,11 +109,14 @@ pub(super) struct MemberWindow {
     /// The newest acknowledgement: its position, and when it came. The wait of the events behind it begins anew then,
     /// because a client that works on one event after the other has not had its turn with them.
     last_ack: Option<(u64, Instant)>,
+    /// How many deliveries the member may still get; `None`: as many as there are.
+    quota: Option<u32>,
 }
 
 impl MemberWindow {
     pub(super) fn new(policy: DeliveryPolicy) -> Self {
         Self {
+            quota: policy.quota,
             policy,
             flights: BTreeMap::new(),
             bytes: 0,
@@ -121,6 +146,11 @@ impl MemberWindow {
         self.leaving = true;
     }
 
+    /// The member gets nothing any more, and keeps what it has until it acknowledges or is late.
+    pub(super) const fn finish(&mut self) {
+        self.quota = Some(0);
+    }
+
     /// The events that the member has, by position.
     pub(super) const fn flights(&self) -> &BTreeMap<u64, InFlight> {
         &self.flights
@@ -137,7 +167,8 @@ impl MemberWindow {
         if self.leaving || self.alone || (held > 0 && self.bytes >= IN_FLIGHT_BYTES_MAX) {
             return 0;
         }
-        self.policy.room().saturating_sub(held)
+        let quota = self.quota.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        self.policy.room().saturating_sub(held).min(quota)
     }
 
     /// Whether the member may get this event now, behind those that it has.
@@ -168,6 +199,7 @@ impl MemberWindow {
         let (sequence, alone) = (pending.item.sequence(), self.policy.is_alone(pending.deliveries));
         self.bytes = self.bytes.saturating_add(pending.item.record_len());
         self.alone |= alone;
+        self.quota = self.quota.map(|left| left.saturating_sub(1));
         if matches!(stage, Stage::Handed(_)) {
             self.unread.insert(sequence);
         }

@@ -9,8 +9,17 @@ use super::Window;
 impl Window {
     /// The dead letter at this position is stored, or none will be stored. The event is done.
     pub fn dead_letter_done(&mut self, sequence: u64) {
-        if self.dead_lettering.remove(&sequence).is_some() {
-            self.done.insert(sequence);
+        if let Some((_, key)) = self.dead_lettering.remove(&sequence) {
+            self.concluded(sequence, key);
+        }
+    }
+
+    /// The event at this position is done, and the next one of its key can be delivered.
+    pub(super) fn concluded(&mut self, sequence: u64, key: Option<u64>) {
+        self.done.insert(sequence);
+        if let Some(next) = self.keys.done(key) {
+            let at = self.unsent.partition_point(|pending| pending.item.sequence() < next.item.sequence());
+            self.unsent.insert(at, next);
         }
     }
 
@@ -18,8 +27,10 @@ impl Window {
     /// needs no more.
     fn outstanding(&self) -> impl Iterator<Item = u64> {
         let flights = self.windows.values().flat_map(|window| window.flights().keys().copied());
-        let waiting = self.redeliveries.keys().chain(self.delayed.keys()).chain(self.dead_lettering.keys()).copied();
-        flights.chain(waiting).chain(self.unsent.front().map(|pending| pending.item.sequence()))
+        let waiting = self.redeliveries.keys().chain(self.delayed.keys()).chain(self.dead_lettering.keys());
+        flights
+            .chain(waiting.chain(self.keys.held().keys()).copied())
+            .chain(self.unsent.front().map(|pending| pending.item.sequence()))
     }
 
     /// Computes the ack floor: every event up to the floor is done. All events of the pattern before position
@@ -27,7 +38,8 @@ impl Window {
     pub fn floor(&mut self, considered: u64) -> u64 {
         let flights = self.windows.values().filter_map(|window| window.flights().keys().next());
         let waiting = self.redeliveries.keys().next().into_iter().chain(self.delayed.keys().next());
-        let first = flights.chain(waiting).chain(self.dead_lettering.keys().next()).copied();
+        let waiting = waiting.chain(self.dead_lettering.keys().next()).chain(self.keys.held().keys().next());
+        let first = flights.chain(waiting).copied();
         let first = first.chain(self.unsent.front().map(|pending| pending.item.sequence())).min();
         let floor = first.unwrap_or(considered).saturating_sub(1);
         while self.done.first().is_some_and(|first| *first <= floor) {
@@ -62,11 +74,12 @@ impl Window {
     #[must_use]
     pub fn counts(&self) -> BTreeMap<u64, u32> {
         let delayed = self.delayed.values().map(|(_, pending)| pending);
-        let waiting = self.redeliveries.values().chain(delayed).chain(&self.unsent);
+        let waiting = self.redeliveries.values().chain(delayed).chain(&self.unsent).chain(self.keys.held().values());
         let pending = waiting.map(|pending| (pending.item.sequence(), pending.deliveries));
         let flights = self.windows.values().flat_map(|window| window.flights());
         let flights = flights.map(|(sequence, flight)| (*sequence, flight.count()));
-        let rest = self.counts_earlier.iter().chain(&self.dead_lettering).map(|(sequence, count)| (*sequence, *count));
+        let letters = self.dead_lettering.iter().map(|(sequence, (count, _))| (sequence, count));
+        let rest = self.counts_earlier.iter().chain(letters).map(|(sequence, count)| (*sequence, *count));
         pending.chain(flights).chain(rest).filter(|(_, count)| *count > 0).collect()
     }
 }

@@ -8,6 +8,7 @@ use rollbook_core::event::Event;
 use super::*;
 use crate::bus::delivery::acknowledgement::{Acknowledgement, Outcome, Which};
 
+mod keys;
 mod many;
 mod random;
 

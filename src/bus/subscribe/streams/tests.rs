@@ -13,7 +13,7 @@ type Heard = Rc<RefCell<Vec<(u64, StreamUpdate)>>>;
 
 fn event() -> Bytes {
     let mut out = Vec::new();
-    PIECES.event(1, &Event { subject: "a.b", ..Event::default() }, &mut out);
+    PIECES.event(1, &Event { subject: "a.b", ..Event::default() }, None, &mut out);
     out.into()
 }
 

@@ -8,17 +8,14 @@ use serde_json::value::RawValue;
 
 use super::bus_socket::BusSocket;
 use super::payloads::parse;
-use crate::base::json::{Wait, Whole, or_default};
+use crate::base::json::{Wait, or_default};
 use crate::bus::delivery::acknowledgement::{Acknowledged, Parameters};
 use crate::bus::error::Fault;
-use crate::bus::subscribe::request::{Options, Subscribe};
+use crate::bus::subscribe::listener::{ID_BYTES_MAX, Listener, SubscribeJson};
 use crate::bus::subscribe::streams::{AckOutcome, StreamMessage, StreamRefusal, StreamUpdate};
 use crate::bus::write::draft::{Draft, Published};
 use crate::bus::write::headers::HeadersJson;
 use crate::doors::socketio::session::Out;
-
-/// Longest id of a stream, bytes.
-const ID_BYTES_MAX: usize = 128;
 
 /// `book:publish`. The members have the names that HTTP uses; the aliases are the names of earlier releases.
 #[derive(Deserialize)]
@@ -53,40 +50,6 @@ impl<'a> PublishPayload<'a> {
             headers: self.headers.0,
             payload: self.payload.map(Cow::Borrowed),
         }
-    }
-}
-
-/// `book:subscribe`
-#[derive(Deserialize)]
-struct SubscribePayload {
-    id: String,
-    subject: String,
-    start: Option<String>,
-    ack: Option<String>,
-    consumer: Option<String>,
-    group: Option<String>,
-    redelivery: Option<Wait>,
-    backoff: Option<String>,
-    #[serde(alias = "maxDeliveries")]
-    redelivery_count: Option<Whole>,
-    #[serde(alias = "maxInFlight")]
-    max_in_flight: Option<Whole>,
-}
-
-impl SubscribePayload {
-    fn wanted(&self) -> Result<Subscribe, Fault> {
-        let options = Options {
-            subject: &self.subject,
-            start: self.start.as_deref(),
-            ack: self.ack.as_deref(),
-            consumer: self.consumer.as_deref(),
-            group: self.group.as_deref(),
-            redelivery: self.redelivery.map(|Wait(time)| time),
-            backoff: self.backoff.as_deref(),
-            redelivery_count: self.redelivery_count.map(|Whole(count)| count),
-            max_in_flight: self.max_in_flight.map(|Whole(count)| count),
-        };
-        options.subscribe()
     }
 }
 
@@ -136,12 +99,19 @@ impl BusSocket {
     }
 
     pub(in crate::doors::socketio) fn subscribe(&mut self, ack: Option<u64>, arg: &str) -> Result<(), Fault> {
-        let payload: SubscribePayload = parse(arg)?;
-        if !(1..=ID_BYTES_MAX).contains(&payload.id.len()) {
-            return Err(Fault::bad(format!("id: 1 to {ID_BYTES_MAX} bytes")));
+        let mut payload: SubscribeJson = parse(arg)?;
+        let id = payload.id.take().filter(|id| (1..=ID_BYTES_MAX).contains(&id.len()));
+        let id = id.ok_or_else(|| Fault::bad(format!("id: 1 to {ID_BYTES_MAX} bytes")))?;
+        Ok(self.book.subscribe(id, ack, payload.wanted()?)?)
+    }
+
+    /// Opens the streams of a registration. Those of an earlier registration go on.
+    pub(super) fn listen(&mut self) {
+        for Listener { id, wanted } in std::mem::take(&mut self.listeners) {
+            if let Err(refusal) = self.book.subscribe(id, None, wanted) {
+                tracing::debug!(%refusal, "a listener is not opened");
+            }
         }
-        let wanted = payload.wanted()?;
-        Ok(self.book.subscribe(payload.id, ack, wanted)?)
     }
 
     pub(in crate::doors::socketio) fn acknowledge(&mut self, ack: Option<u64>, arg: &str) -> Result<(), Fault> {

@@ -22,6 +22,7 @@ use crate::bus::client::commands::Commands;
 use crate::bus::error::Fault;
 use crate::bus::roll::registration::{Identity, Registration};
 use crate::bus::roll::services::{Notice, Services};
+use crate::bus::subscribe::listener::Listener;
 use crate::bus::write::notification::From;
 use crate::doors::socketio::cluster::recovery::Recovery;
 use crate::doors::socketio::cluster::session_state::SessionState;
@@ -63,6 +64,8 @@ pub(in crate::doors::socketio) struct BusSocket {
     pub(in crate::doors::socketio) services: Services,
     /// The publishes and streams of the client.
     pub(in crate::doors::socketio) book: BookClient,
+    /// What the bus subscribes to for the client when it is registered.
+    pub(super) listeners: Vec<Listener>,
     /// Makes the client known to the bus until the client disconnects.
     handle: ClientHandle,
     /// The Socket.IO id of the client.
@@ -128,6 +131,7 @@ impl BusSocket {
         Self {
             services,
             book: BookClient::new(access, Arc::clone(handle.client())),
+            listeners: Vec::new(),
             handle,
             sid: sid.to_owned(),
             auth,

@@ -15,6 +15,7 @@ use crate::bus::client::announcement::AnnouncedUpTo;
 use crate::bus::client::call::{Answer, Payload, part_of, traceparent};
 use crate::bus::error::Fault;
 use crate::bus::security::credentials::secret::Secret;
+use crate::bus::subscribe::listener::{Listener, SubscribeJson};
 use crate::doors::socketio::codec;
 
 /// Longest `requestId`, bytes.
@@ -157,6 +158,8 @@ pub(in crate::doors::socketio) struct RegisterPayload {
     #[serde(default, deserialize_with = "or_default")]
     capabilities: Vec<CapabilityEntry>,
     instance_id: Option<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    listeners: Vec<SubscribeJson>,
 }
 
 /// A capability, as an object or as a name alone.
@@ -178,8 +181,17 @@ impl RegisterPayload {
         parse(arg)
     }
 
+    /// What the bus subscribes to for the client.
+    ///
+    /// # Errors
+    /// One of the listeners is wrong.
+    pub(in crate::doors::socketio) fn listeners(&self) -> Result<Vec<Listener>, Fault> {
+        Listener::all(&self.listeners)
+    }
+
     /// Builds the registration. Members that the payload leaves out come from `auth`.
     pub(in crate::doors::socketio) fn into_register(self, auth: &Auth, sid: &str) -> Result<InstanceRegister, Fault> {
+        let metadata = Listener::show(&self.listeners()?, String::new());
         let id = self.id.or_else(|| auth.id.clone()).ok_or_else(|| bad("id: missing"))?;
         let name = self.name.or_else(|| auth.name.clone()).unwrap_or_else(|| id.clone());
         let version = self.version.unwrap_or_default();
@@ -194,6 +206,7 @@ impl RegisterPayload {
             port: u32::from(self.port.map(Port::number).or(auth.port).unwrap_or_default()),
             version: version.clone(),
             capabilities: self.capabilities.into_iter().map(capability).collect(),
+            metadata,
             ..Instance::default()
         };
         let kind = self.r#type.unwrap_or_else(|| KIND.to_owned());

@@ -23,9 +23,14 @@ impl BusSocket {
         arg: &str,
         out: &mut Out,
     ) -> Result<(), Fault> {
-        let register = RegisterPayload::parse(arg)?.into_register(&self.auth, &self.sid)?;
+        let payload = RegisterPayload::parse(arg)?;
+        let listeners = payload.listeners()?;
+        let register = payload.into_register(&self.auth, &self.sid)?;
         let first = self.registration.is_new();
-        let Some(registering) = self.registration.register(id, register)? else { return Ok(()) };
+        let registering = self.registration.register(id, register)?;
+        // Of several registrations the last one counts.
+        self.listeners = listeners;
+        let Some(registering) = registering else { return Ok(()) };
         let registering = registering.map(registered);
         if first {
             out.wait = Some(registering.map(WaitResult::Message).boxed_local());
@@ -46,6 +51,7 @@ impl BusSocket {
         if result.is_ok() && self.registration.identity().is_err() {
             self.notify_from_now();
         }
+        let is_registered = result.is_ok();
         self.registration.ended(&result);
         let outcome = result.map_err(AckError::from).map(|Enrollment { service, instance, replaced }| {
             let mut reply = json!({ "id": service, "instanceId": instance });
@@ -55,6 +61,9 @@ impl BusSocket {
             reply
         });
         Self::answer("bus:register", id, outcome, out);
+        if is_registered {
+            self.listen();
+        }
         if let Some(next) = self.registration.begin_next() {
             let tell = self.mailbox();
             actix_web::rt::spawn(async move { tell(registered(next.await)) });

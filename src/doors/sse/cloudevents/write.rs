@@ -13,6 +13,7 @@ use super::attributes::{self, LITERAL, PREFIX, SPECVERSION, SUBJECT_EXTENSION};
 use crate::base::slot::Slot;
 use crate::bus::read::encoder::{EVENT_SLOTS, EventEncoder};
 use crate::bus::read::event_json::string;
+use crate::bus::read::redelivery::Redelivery;
 use crate::doors::sse::codec::{FRAMES, message};
 
 /// Encodes streams of CloudEvents. Only the data differs from other streams of this door.
@@ -30,7 +31,8 @@ impl EventEncoder for CloudEvents {
         SLOT.number()
     }
 
-    fn event(&self, index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
+    /// No attribute of CloudEvents says that an event comes again.
+    fn event(&self, index: i64, event: &Event<'_>, _: Option<&Redelivery>, out: &mut Vec<u8>) {
         message(index, event, out, |out| write(index, event, out));
     }
 

@@ -22,6 +22,7 @@ use super::close_codes;
 use super::context::{Admitted, ConnectionContext};
 use super::error::{ErrorCode, FrameError};
 use super::outbound::{self, OutboundFrame};
+use super::payloads::SubscribePayload;
 use super::session::{Bounds, Session, Step};
 use super::settings::{NAME, Settings};
 use crate::base::actors::{Belongs, Kind};
@@ -52,6 +53,8 @@ pub(super) struct Connection {
     sink: FrameWriter,
     /// The publishes and streams of the client.
     book: BookClient,
+    /// What the bus subscribes to for the client when it is registered.
+    listeners: Vec<SubscribePayload>,
     /// Makes the client known to the bus until the connection ends.
     handle: ClientHandle,
     /// When the last frame of the client came, for the check of liveness.
@@ -114,6 +117,7 @@ impl Connection {
             session: Session::new(bounds),
             sink,
             book,
+            listeners: Vec::new(),
             handle,
             last_heard: clock::now(),
             sent_before: 0,

@@ -23,13 +23,14 @@ use crate::net::websocket::reader::code;
 const SERVICE_ONLINE: &str = "roll.service.online";
 
 impl Connection {
-    pub(super) fn register(&mut self, payload: RegisterPayload, ctx: &mut Context<Self>) {
+    pub(super) fn register(&mut self, mut payload: RegisterPayload, ctx: &mut Context<Self>) {
         let services = self.context.services.clone();
         if services.bus.node().consensus().ready().is_err() {
             let refusal = Refusal::Unavailable("the cluster has no majority".to_owned());
             return self.registration_refused(Fault::of_service(&refusal));
         }
         let snapshot = self.context.snapshots.take(services.bus.node().state());
+        self.listeners = std::mem::take(&mut payload.listeners);
         let name = payload.name.clone();
         self.handle.client().describe(|about| about.name.clone_from(&name));
         if payload.methods.is_empty() {
@@ -106,6 +107,9 @@ impl Connection {
         self.backlog.free();
         for event in std::mem::take(&mut self.held_events) {
             self.announce(&event);
+        }
+        for listener in std::mem::take(&mut self.listeners) {
+            self.subscribe(listener);
         }
         for frame in backlog {
             if let Some(step) = self.session.receive(frame, clock::now()) {
