@@ -140,6 +140,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(routes::metrics::mount)
         .configure(routes::health::mount)
         .configure(routes::namespaces::mount)
+        .configure(routes::events::mount)
         .configure(routes::consumers::mount)
         .configure(routes::cluster::mount)
         .configure(routes::config::mount)

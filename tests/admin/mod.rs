@@ -4,6 +4,8 @@
 mod config;
 /// Pause, resume and reset of durable consumers.
 mod consumers;
+/// Looking up stored events.
+mod events;
 /// Processes on docks.
 mod processes;
 /// What all of REST has in common.

@@ -12,6 +12,8 @@ mod canary;
 mod certificates;
 /// Other ways to what one may not have.
 mod edges;
+/// What of the log somebody sees who may subscribe to a part of it.
+mod events;
 /// Tokens of an issuer.
 mod hms;
 mod jwt;

@@ -9,7 +9,9 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::reference;
-use super::{cluster, commands, config, connections, consumers, namespaces, processes, security, services, xbus};
+use super::{
+    cluster, commands, config, connections, consumers, events, namespaces, processes, security, services, xbus,
+};
 use crate::admin::operation::{Need, get_for};
 use crate::admin::resource::resource;
 
@@ -53,6 +55,8 @@ const PAGES: &str = "/docs/{_:.*}";
         namespaces::create_namespace,
         namespaces::retain_namespace,
         namespaces::delete_namespace,
+        events::list,
+        events::show,
         consumers::list,
         consumers::show,
         consumers::delete,

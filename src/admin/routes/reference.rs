@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 const EXAMPLES: &str = include_str!("../pages/examples.json");
 
 /// The meaning of path parameters, by the tag of the operation.
-const PARTS: [(&str, &str, &str); 20] = [
+const PARTS: [(&str, &str, &str); 22] = [
     ("services", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "service", "Name of a capability, or id of a service, of any door."),
@@ -16,6 +16,8 @@ const PARTS: [(&str, &str, &str); 20] = [
     ("consumers", "namespace", "Namespace of the consumer."),
     ("consumers", "name", "Name of the durable consumer or group, as in `GET /api/consumers`."),
     ("namespaces", "name", "Name of the namespace: the first part of its subjects."),
+    ("events", "namespace", "Name of the namespace: the first part of its subjects."),
+    ("events", "event", "Id of the event, or its index in the namespace."),
     ("security", "principal", "The principal, as in `service:billing` or `anonymous`."),
     ("security", "name", "Name of the role or issuer."),
     ("security", "id", "Id of the credential, as in the list of those of its principal."),

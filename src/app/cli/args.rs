@@ -9,7 +9,7 @@ use super::commands::security::{
 use super::commands::serve::ServeArgs;
 use super::commands::xbus::{account, actor, emit, envelope, logs, pipeline, ps, schema};
 use super::commands::{
-    ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
+    ack, call, cert, cluster, config, consumers, dump, events, health, namespaces, publish, restore, subscribe,
 };
 use super::shared::global::Global;
 use crate::app::bench::BenchArgs;
@@ -70,6 +70,8 @@ pub enum ClientCommand {
     /// List, create and delete namespaces, set what they keep
     #[command(visible_alias = "ns")]
     Namespaces(namespaces::NamespacesArgs),
+    /// Look up stored events, without following the log
+    Events(events::EventsArgs),
     /// List and delete durable consumers
     Consumers(consumers::ConsumersArgs),
     /// Show the nodes of the cluster, add, promote and remove them

@@ -46,6 +46,7 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Restore(args) => commands::restore::run(global, args).await,
         ClientCommand::Call(args) => commands::call::run(global, args).await,
         ClientCommand::Namespaces(args) => commands::namespaces::run(global, args).await,
+        ClientCommand::Events(args) => commands::events::run(global, args).await,
         ClientCommand::Consumers(args) => commands::consumers::run(global, args).await,
         ClientCommand::Cluster(args) => commands::cluster::run(global, args).await,
         ClientCommand::Account(args) => commands::xbus::account::run(global, args).await,

@@ -1,5 +1,5 @@
 //! Durable consumers and groups: the actors that read the book for their members, and the progress that they save in
-//! the replicated state.
+//! the replicated state. Beside them what reads the book for everybody: cursors and pages.
 //!
 //! Invariant: an ack floor moves, and an event becomes a dead letter, only while the replicated state says that this
 //! start serves the consumer.
@@ -8,5 +8,6 @@ pub mod choice;
 pub mod consumer;
 pub mod cursor;
 pub mod dead_letter;
+pub mod event_page;
 pub mod registry;
 pub mod source;

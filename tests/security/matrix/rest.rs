@@ -46,6 +46,8 @@ get /api/namespaces |  | admin:read namespaces |
 post /api/namespaces |  | admin:write namespaces/made | {"name":"made"}
 get /api/namespaces/{name} | /api/namespaces/none | admin:read namespaces/none |
 patch /api/namespaces/{name} | /api/namespaces/none | admin:write namespaces/none | {}
+get /api/namespaces/{namespace}/events | /api/namespaces/none/events | subscribe none.> |
+get /api/namespaces/{namespace}/events/{event} | /api/namespaces/none/events/1 | subscribe none.> |
 delete /api/namespaces/{name} | /api/namespaces/none | admin:write namespaces/none |
 get /api/security/explain | /api/security/explain?verb=publish&target=a.b |  |
 get /api/security/who | /api/security/who?verb=publish&target=a.b | admin:read security/principals |

@@ -130,6 +130,15 @@ impl Rights {
         self.all || self.decide_pattern(Verb::Subscribe, pattern).is_allowed()
     }
 
+    /// Whether the principal may subscribe to a part of what this pattern matches: a rule allows a part, and none denies
+    /// the whole.
+    #[must_use]
+    pub fn allows_some_subscription(&self, pattern: &str) -> bool {
+        let rules = || self.rules.iter().filter(|one| one.rule.right.verb == Verb::Subscribe);
+        let is_denied = || rules().any(|one| one.rule.right.deny && one.pattern.covers(pattern));
+        self.all || self.first_overlap(Verb::Subscribe, pattern).is_some() && !is_denied()
+    }
+
     /// The same as [`Rights::allows`], with the rule that decides. `NoRule` also where [`Rights::everything`] allows.
     #[must_use]
     pub fn decide(&self, verb: Verb, target: &str) -> Decision<'_> {
@@ -220,6 +229,19 @@ mod tests {
         assert!(!own.allows_subscription("users.*") && !own.allows_subscription("users.>"));
         assert!(rights(&["subscribe >"]).allows_subscription("app.>"));
         assert!(!rights(&["subscribe >"]).allows_subscription("_audit.>"));
+    }
+
+    #[test]
+    fn a_part_of_a_pattern_may_be_seen_when_it_is_allowed_and_not_all_of_it_is_denied() {
+        let own = rights(&["subscribe orders.>", "deny subscribe orders.*.secret", "subscribe users.a"]);
+        for pattern in ["orders.>", "orders.eu.*", "orders.eu.paid", "users.*", "users.a"] {
+            assert!(own.allows_some_subscription(pattern), "{pattern}");
+        }
+        for pattern in ["orders.eu.secret", "orders.*.secret", "users.b", "others.>"] {
+            assert!(!own.allows_some_subscription(pattern), "{pattern}");
+        }
+        assert!(!rights(&["subscribe >"]).allows_some_subscription("_audit.>"));
+        assert!(!rights(&[]).allows_some_subscription("a.>") && Rights::everything().allows_some_subscription("a.>"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub(super) mod cluster;
 pub(super) mod config;
 pub(super) mod consumers;
 pub(super) mod dump;
+pub(super) mod events;
 pub(super) mod health;
 pub(super) mod join;
 pub(super) mod namespaces;
