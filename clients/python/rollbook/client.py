@@ -35,7 +35,7 @@ log = logging.getLogger("rollbook")
 def with_process(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The metadata with the process, when a dock of rollbook has started it: so the roll shows both as one."""
     process = os.environ.get("ROLLBOOK_PROCESS")
-    return {"process": process, **(metadata or {})} if process else metadata and dict(metadata)
+    return {"process": process, **(metadata or {})} if process else None if metadata is None else dict(metadata)
 
 
 class Client:
@@ -64,7 +64,7 @@ class Client:
         self.services = self._roll.services
         self._link: Link | None = None
         self._run_task: asyncio.Task[None] | None = None
-        self._tasks = set[asyncio.Task[Any]]()
+        self._tasks, self._saying = set[asyncio.Task[Any]](), set[asyncio.Task[None]]()
         self._turn, self.closed = asyncio.Event(), asyncio.Event()
         self._closing, self._why, self._code = False, "not connected yet", "closed"
 
@@ -122,22 +122,29 @@ class Client:
     def subscribe(self, subject: str, *, start: str | None = None, ack: Literal["manual"] | None = None,
                   consumer: str | None = None, group: str | None = None, redelivery: str | int | None = None,
                   redelivery_count: int | None = None, backoff: str | None = None,
-                  max_in_flight: int | None = None, queue_max: int = 1024,
+                  max_in_flight: int | None = None, queue_max: int = 1024, since: str | int | None = None,
+                  headers: Mapping[str, str] | None = None, order_by: str | None = None,
                   redelivery_ms: int | None = None, max_deliveries: int | None = None) -> Subscription:
-        """The events of a subject from ``oldest``, ``newest`` or behind an event id; the bus keeps the position of a
-        ``consumer`` or ``group``. With ``ack="manual"`` an event comes again after ``redelivery`` (``"5s"``, or
-        milliseconds) without an acknowledgement, ``redelivery_count`` times in all. While ``queue_max`` events wait
-        here, the node holds the rest back. The last two are older names."""
-        where = {"subject": subject, "start": start, "consumer": consumer, "group": group}
+        """The events of a subject from ``oldest``, ``newest``, a time or behind an event id, or ``since`` so long ago
+        (``"1h"``, or milliseconds), with these ``headers``; the bus keeps the position of a ``consumer`` or ``group``.
+        ``order_by`` (``subject``, ``header:NAME``, a JSON pointer): events of the same key one after the other. With
+        ``ack="manual"`` an event comes again after ``redelivery`` (``"5s"``, or milliseconds) without an
+        acknowledgement, ``redelivery_count`` times in all. Without it, while ``queue_max`` events wait here, the node
+        holds the rest back. The last two are older names."""
+        where = {"subject": subject, "start": start, "since": since, "consumer": consumer, "group": group,
+                 "headers": headers and dict(headers), "order_by": order_by}
         how = {"ack": ack, "redelivery": redelivery_ms if redelivery is None else redelivery,
                "redelivery_count": max_deliveries if redelivery_count is None else redelivery_count,
                "backoff": backoff, "max_in_flight": max_in_flight}
         return Subscription(self, {**where, **how}, queue_max)
 
     async def close(self) -> None:
-        """Leaves: what was asked is answered first, for 15 seconds at most. Not to be awaited by a handler."""
+        """Leaves: what was said of events and what was asked is answered first, each for 15 seconds at most. Not to be
+        awaited by a handler."""
         run, self._closing = self._start(), True
         self._turn.set()
+        if self._saying:
+            await asyncio.wait(self._saying, timeout=CLOSE_SECONDS)
         if self._link:
             await self._link.try_send({"type": "disconnect"})
             await asyncio.wait([run], timeout=CLOSE_SECONDS)

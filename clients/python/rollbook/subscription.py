@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
+from .acknowledger import Acknowledger, ends
 from .wire import Frame, Link, RollbookError, backoff
 
 # Ends of streams that pass. Nodes that know more say so themselves, by `retryable`.
 PASSING = frozenset({"node_stopping", "ended"})
+REFUSED: Frame = {"type": "refused"}  # there is something to raise
 log = logging.getLogger("rollbook")
 
 
@@ -24,8 +26,9 @@ def passes(end: Frame) -> bool:
 @dataclass(frozen=True)
 class Event:
     """An event. ``index`` counts within its namespace, -1: a message of an inbox. ``data``: all that came.
-    ``headers``: by name as they were written, of each its values. ``ack()``
-    acknowledges; ``False``: its connection is gone, and a consumer or group gets it again. Raises ``RollbookError``."""
+    ``headers``: by name as they were written, of each its values. With ``ack="manual"`` one of ``ack``, ``nack`` and
+    ``reject`` is said of each event. None of them waits for the answer: ``Subscription.flush`` does. ``False``: its
+    connection is gone, and a consumer or group gets it again. They raise what was refused before."""
 
     id: str
     index: int
@@ -33,7 +36,24 @@ class Event:
     created_at: str
     payload: Any
     data: Frame = field(repr=False)
-    ack: Callable[[], Awaitable[bool]] = field(repr=False)
+    say: Callable[[Frame], Awaitable[bool]] = field(repr=False)
+
+    async def ack(self) -> bool:
+        """It is processed."""
+        return await self.say({})
+
+    async def nack(self, delay: str | int | None = None) -> bool:
+        """It is not processed, and comes again: after ``"30s"`` or so many milliseconds, else after the next wait of
+        ``backoff``, else at once."""
+        return await self.say({"action": "nack", "delay": delay})
+
+    async def reject(self, reason: str | None = None) -> bool:
+        """It cannot be processed: it becomes a dead letter now, with a reason of at most 1024 bytes."""
+        return await self.say({"action": "reject", "reason": reason})
+
+    async def in_progress(self) -> bool:
+        """It is being processed: the wait for its acknowledgement begins anew."""
+        return await self.say({"action": "in_progress"})
 
     @property
     def headers(self) -> dict[str, list[str]]:
@@ -46,6 +66,7 @@ class Owner(Protocol):
 
     timeout: float
     _closing: bool
+    _saying: set["asyncio.Task[None]"]
 
     async def _registered(self, timeout: float | None) -> tuple[Link, float]: ...
 
@@ -57,7 +78,11 @@ class Subscription:
 
     def __init__(self, client: Owner, terms: Frame, queue_max: int) -> None:
         self._client, self._terms, self._queue_max = client, {"type": "subscribe", **terms}, queue_max
-        self._queue, self._acking = asyncio.Queue[Event | Frame](), asyncio.Lock()
+        self._queue = asyncio.Queue[Event | Frame]()
+        self._manual = terms["ack"] == "manual"
+        self._acknowledger = Acknowledger(client.timeout, client._saying, lambda: self._queue.put_nowait(REFUSED))
+        # With acknowledgements: events that wait here, and those of them that were finished since they came again.
+        self._waiting, self._finished = set[str](), set[str]()
         self._stream: tuple[Link, str] | None = None
         self._pausing = self._closed = False
         self._failures = 0  # in a row: streams that were refused, or ended without an event
@@ -68,10 +93,19 @@ class Subscription:
             while not self._closed:
                 await self.ready()
                 told = {} if self._closed else await self._queue.get()
+                self._acknowledger.check()
+                if told is REFUSED:
+                    continue
                 if isinstance(told, Event):
                     self._failures = 0
+                    self._waiting.discard(told.id)
+                    if told.id in self._finished:  # a copy
+                        self._finished.discard(told.id)
+                        continue
+                    if self._manual and not self._flows():  # nobody could acknowledge it: it comes again
+                        continue
                     if told.index >= 0 and not durable:
-                        self._terms["start"] = told.id
+                        self._terms.update(start=told.id, since=None)
                     yield told
                     continue
                 reason, self._stream = told.get("reason", ""), None
@@ -90,6 +124,8 @@ class Subscription:
         while self._stream is None and not self._closed:
             link, _ = await self._client._registered(1e9)
             stream, self._queue, self._pausing = str(uuid4()), asyncio.Queue(), False
+            self._waiting.clear()
+            self._finished.clear()
             link.streams[stream] = partial(self._hear, link, self._queue)
             try:
                 await link.ask({**self._terms, "id": stream}, 1e9)
@@ -109,13 +145,26 @@ class Subscription:
         log.info("%s; next attempt in %.1f s", why, delay)
         await asyncio.sleep(delay)
 
+    def _flows(self) -> bool:
+        """Whether the stream has not ended."""
+        return self._stream is not None and self._stream[1] in self._stream[0].streams
+
+    async def flush(self) -> bool:
+        """Waits until what was said of events has its answers. ``False``: a connection was lost before that, and some
+        of them come again. Raises ``RollbookError`` for what was refused."""
+        return await self._acknowledger.flush()
+
     async def close(self) -> None:
-        """Ends it; events that wait are dropped."""
+        """Ends it; events that wait are dropped. What was said of events has its answers first. Raises what was
+        refused."""
         self._closed = True
         self._queue.put_nowait({})
-        if self._stream:
-            (link, stream), self._stream = self._stream, None
-            await link.try_send({"type": "unsubscribe", "id": stream})
+        try:
+            await self._acknowledger.flush()
+        finally:
+            if self._stream:
+                (link, stream), self._stream = self._stream, None
+                await link.try_send({"type": "unsubscribe", "id": stream})
 
     def _hear(self, link: Link, queue: "asyncio.Queue[Event | Frame]", frame: Frame) -> None:
         """Keeps what came for the loop. When that is too much the node is asked to end the stream; the loop finds that
@@ -124,19 +173,24 @@ class Subscription:
             link.streams.pop(frame.get("id", ""), None)
             return queue.put_nowait({} if link.leaving else frame)
         data, stream = frame["event"], frame["id"]
-        ack = partial(self._acknowledge, link, stream, data["id"])
+        if self._manual and queue is self._queue:
+            if data["id"] in self._waiting or data["id"] in self._acknowledger.ending:
+                return  # a copy
+            self._waiting.add(data["id"])
+        say = partial(self._say, link, stream, data["id"])
         index, payload = int(data["index"]), data.get("payload")
-        queue.put_nowait(Event(data["id"], index, data["subject"], data["created_at"], payload, data, ack))
-        if queue.qsize() >= self._queue_max and not self._pausing:
+        queue.put_nowait(Event(data["id"], index, data["subject"], data["created_at"], payload, data, say))
+        # With acknowledgements the node holds the rest back by itself.
+        if queue.qsize() >= self._queue_max and not self._pausing and not self._manual:
             self._pausing = True
             self._client._spawn(link.try_send({"type": "unsubscribe", "id": stream}))
 
-    async def _acknowledge(self, link: Link, stream: str, event: str) -> bool:
-        async with self._acking:
-            try:
-                await link.ask({"type": "ack", "id": stream, "event_id": event}, self._client.timeout)
-            except RollbookError as error:
-                if error.code != "connection_lost":
-                    raise
-                return False
-        return True
+    async def _say(self, link: Link, stream: str, event: str, outcome: Frame) -> bool:
+        if not self._manual:
+            if outcome:
+                raise ValueError('subscribe with ack="manual" to say what becomes of an event')
+            return True
+        taken = await self._acknowledger.say(link, stream, event, outcome)
+        if taken and ends(outcome) and event in self._waiting:
+            self._finished.add(event)
+        return taken

@@ -98,6 +98,77 @@ class RealLogTest(unittest.IsolatedAsyncioTestCase):
                 self.assertEqual(event.payload, wanted)
                 self.assertTrue(await event.ack())
 
+    async def test_many_events_are_acknowledged_and_none_of_them_comes_again(self) -> None:
+        await asyncio.gather(*(self.client.publish(self.subject, n) for n in range(500)))
+        name = f"c{uuid.uuid4().hex[:8]}"
+        got: list[int] = []
+        subscription = self.client.subscribe(self.subject, start="oldest", ack="manual", consumer=name)
+        async with contextlib.aclosing(aiter(subscription)) as events:
+            while len(got) < 300:
+                event = await asyncio.wait_for(anext(events), 10)
+                got.append(event.index)
+                self.assertTrue(await event.ack())
+        async with contextlib.aclosing(aiter(self.client.subscribe(
+                self.subject, ack="manual", consumer=name))) as events:
+            while len(got) < 500:
+                event = await asyncio.wait_for(anext(events), 10)
+                got.append(event.index)
+                await event.ack()
+        self.assertEqual(got, sorted(set(got)))
+
+    async def test_what_was_acknowledged_when_a_client_is_closed_does_not_come_again(self) -> None:
+        await asyncio.gather(*(self.client.publish(self.subject, n) for n in range(100)))
+        name = f"c{uuid.uuid4().hex[:8]}"
+        other = await self.join(ws(web()))
+        events = aiter(other.subscribe(self.subject, start="oldest", ack="manual", consumer=name))
+        for _ in range(60):
+            await (await anext(events)).ack()
+        await other.close()
+        rest = aiter(self.client.subscribe(self.subject, ack="manual", consumer=name))
+        self.assertEqual((await asyncio.wait_for(anext(rest), 10)).payload, 60)
+
+    async def test_events_come_again_later_stay_as_long_as_they_are_worked_on_or_become_dead_letters(self) -> None:
+        await self.publish("again", "never", "long")
+        name = f"c{uuid.uuid4().hex[:8]}"
+        subscription = self.client.subscribe(self.subject, start="oldest", ack="manual", consumer=name,
+                                             redelivery="400ms")
+        got: list[Any] = []
+        began = asyncio.get_running_loop().time()
+        async with contextlib.aclosing(aiter(subscription)) as events:
+            while len(got) < 4:
+                event = await asyncio.wait_for(anext(events), 10)
+                got.append(event.payload)
+                if event.payload == "never":
+                    await event.reject("this is no image")
+                elif event.payload == "again" and len(got) == 1:
+                    await event.nack("1s")
+                elif event.payload == "long":
+                    for _ in range(5):
+                        await asyncio.sleep(0.15)
+                        await event.in_progress()
+                    await event.ack()
+                else:
+                    await event.ack()
+            self.assertTrue(await subscription.flush())
+            self.assertGreater(asyncio.get_running_loop().time() - began, 0.99, "not before its delay")
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(events), 0.8)
+        self.assertEqual(got, ["again", "never", "long", "again"])
+        letters = aiter(self.client.subscribe(f"_dead_.{self.subject}", start="oldest"))
+        letter = (await asyncio.wait_for(anext(letters), 10)).payload
+        self.assertEqual((letter["reason"], letter["event"]["payload"]), ("this is no image", "never"))
+
+    async def test_what_is_refused_is_raised(self) -> None:
+        await self.publish("a")
+        subscription = self.client.subscribe(self.subject, start="oldest", ack="manual", redelivery="30s")
+        event = await anext(aiter(subscription))
+        self.assertTrue(await event.nack("soon"))
+        with self.assertLogs("rollbook", "WARNING"), self.assertRaises(rollbook.RollbookError) as caught:
+            await subscription.flush()
+        self.assertEqual(caught.exception.code, "bad_message")
+        self.assertTrue(await event.ack(), "it has been raised")
+        self.assertTrue(await subscription.flush())
+
     async def test_a_group_shares_its_events(self) -> None:
         name = f"g{uuid.uuid4().hex[:8]}"
         got: dict[int, list[Any]] = {0: [], 1: []}
@@ -136,14 +207,16 @@ class RealLogTest(unittest.IsolatedAsyncioTestCase):
         self.client = await self.join(ws(node.web))
         await self.publish("a", "b")
         plain = aiter(self.client.subscribe(self.subject, start="oldest"))
-        durable = aiter(self.client.subscribe(self.subject, start="oldest", ack="manual", consumer="c"))
+        following = self.client.subscribe(self.subject, start="oldest", ack="manual", consumer="c")
+        durable = aiter(following)
         self.assertEqual(await take(plain, 2), ["a", "b"])
         first = await anext(durable)
         self.assertTrue(await first.ack())
         second = await anext(durable)
         await asyncio.sleep(1)  # acknowledgements are stored together, within 50 ms
         node.kill()
-        self.assertFalse(await second.ack())
+        await second.ack()
+        self.assertFalse(await following.flush())
         await asyncio.to_thread(node.start)
         await self.publish("c")
         self.assertEqual(await take(plain, 1), ["c"])

@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 import rollbook
-from rollbook import wire
+from rollbook import acknowledger, wire
 from rollbook.wire import Frame
 
 from .fake import FakeTest, Peer
@@ -16,7 +16,7 @@ from .node import until
 
 
 class Log:
-    """A bus with one log. Streams without ``ack`` get all at once, others one event at a time."""
+    """A bus with one log. Streams without ``ack`` get all at once, others ``at_once`` events at a time."""
 
     def __init__(self) -> None:
         self.events: list[Frame] = []
@@ -25,7 +25,13 @@ class Log:
         self.unsubscribed = self.most = 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.may_ack = asyncio.Event()
+        self.may_ack.set()
+        self.at_once = 1
         self.acked: list[str] = []
+        self.said: list[Frame] = []
+        self.refuse_acks: list[Frame] = []
+        self.left: list[str] = []
         self.cursors: dict[str, int] = {}
         self.refuse: list[Frame] = []
         self.peers: list[Peer] = []
@@ -60,12 +66,21 @@ class Log:
                     await peer.send("subscribed", id=identity, consumer_id="c_1")
                     streams[identity] = asyncio.create_task(self.stream(peer, frame, acks))
                 elif frame["type"] == "ack":
-                    self.acked.append(frame["event_id"])
-                    await peer.send("acked", id=identity, event_id=frame["event_id"])
-                    acks.put_nowait(frame["event_id"])
+                    await self.may_ack.wait()
+                    events = frame.get("event_ids") or [frame["event_id"]]
+                    self.acked += events
+                    self.said.append({name: frame[name] for name in frame if name not in ("type", "id")})
+                    if self.refuse_acks:
+                        await peer.send("error", id=identity, **self.refuse_acks.pop(0))
+                        continue
+                    which = {"count": len(events)} if "event_ids" in frame else {"event_id": events[0]}
+                    await peer.send("acked", id=identity, **which)
+                    for event in events:
+                        acks.put_nowait(event)
                 elif frame["type"] == "unsubscribe" and identity in streams:
                     streams.pop(identity).cancel()
                     self.unsubscribed += 1
+                    self.left += self.acked
                     await peer.send("unsubscribed", id=identity)
         finally:
             for task in streams.values():
@@ -77,11 +92,14 @@ class Log:
         assert at is not None
         if name:
             at = self.cursors.get(name, at)
+        out = 0
         while True:
             while at < len(self.events):
                 await peer.send("delivery", id=frame["id"], event=self.events[at])
-                if frame.get("ack") == "manual":
+                out += 1
+                if frame.get("ack") == "manual" and out >= self.at_once:
                     await acks.get()
+                    out -= 1
                 at += 1
                 if name:
                     self.cursors[name] = at
@@ -163,6 +181,23 @@ class LogTest(FakeTest):
         self.assertEqual(await take(events, 1), [6])
         self.assertEqual([frame["start"] for frame in self.log.subscribed][-1], "e_6")
 
+    async def test_which_events_and_their_order_are_said_again_after_a_loss_and_where_it_began_is_not(self) -> None:
+        client = self.client(self.url)
+        events = client.subscribe("app.>", since="1h", headers={"tenant": "acme"}, order_by="/customer/id",
+                                  ack="manual").__aiter__()
+        waiting = asyncio.create_task(take(events, 1))
+        await until(lambda: self.log.subscribed)
+        self.log.add(1)
+        await waiting
+        await self.cut()
+        waiting = asyncio.create_task(take(events, 1))
+        await until(lambda: len(self.log.subscribed) == 2)
+        self.log.add(2)
+        await waiting
+        same = {"type": "subscribe", "id": mock.ANY, "subject": "app.>", "headers": {"tenant": "acme"},
+                "order_by": "/customer/id", "ack": "manual"}
+        self.assertEqual(self.log.subscribed, [{**same, "since": "1h"}, {**same, "start": "e_1"}])
+
     async def test_a_consumer_goes_on_where_the_bus_says(self) -> None:
         client = self.client(self.url)
         for n in range(3):
@@ -183,6 +218,141 @@ class LogTest(FakeTest):
         self.assertEqual({frame["start"] for frame in self.log.subscribed}, {"oldest"})
         self.assertEqual(self.log.subscribed[0]["redelivery"], "1m30s")
         self.assertEqual(self.log.subscribed[0]["redelivery_count"], 2)
+
+    async def test_acknowledgements_do_not_wait_for_each_answer_and_go_together(self) -> None:
+        client = self.client(self.url)
+        self.log.at_once = 50
+        for n in range(50):
+            self.log.add(n)
+        self.log.may_ack.clear()
+        subscription = client.subscribe("app.>", start="oldest", consumer="c", ack="manual")
+        events = subscription.__aiter__()
+        for n in range(50):
+            event = await asyncio.wait_for(events.__anext__(), 5)
+            self.assertTrue(await asyncio.wait_for(event.ack(), 5))
+        self.assertEqual(self.log.acked, [])
+        self.log.may_ack.set()
+        self.assertTrue(await asyncio.wait_for(subscription.flush(), 5))
+        self.assertEqual(self.log.acked, [f"e_{n + 1}" for n in range(50)])
+        self.assertLess(len(self.log.said), 25, "many in one frame")
+
+    async def test_whoever_says_too_much_waits_for_answers(self) -> None:
+        client = self.client(self.url)
+        self.log.at_once = 20
+        for n in range(10):
+            self.log.add(n)
+        self.log.may_ack.clear()
+        subscription = client.subscribe("app.>", start="oldest", consumer="c", ack="manual")
+        events = subscription.__aiter__()
+        with mock.patch.object(acknowledger, "UNSAID_MAX", 5):
+            for _ in range(5):
+                await asyncio.wait_for((await events.__anext__()).ack(), 5)
+            saying = asyncio.create_task((await events.__anext__()).ack())
+            await asyncio.sleep(0.05)
+            self.assertFalse(saying.done())
+            self.log.may_ack.set()
+            self.assertTrue(await asyncio.wait_for(saying, 5))
+        self.assertTrue(await subscription.flush())
+        self.assertEqual(len(self.log.acked), 6)
+
+    async def test_the_words_for_what_becomes_of_an_event(self) -> None:
+        client = self.client(self.url)
+        self.log.at_once = 10
+        for n in range(5):
+            self.log.add(n)
+        subscription = client.subscribe("app.>", start="oldest", group="g", ack="manual")
+        events = subscription.__aiter__()
+        first, second, third, fourth, fifth = [await events.__anext__() for _ in range(5)]
+        for said in (first.nack("30s"), second.nack(1500), third.reject("no image"), fourth.in_progress(),
+                     fourth.ack(), fifth.nack()):
+            self.assertTrue(await said)
+            self.assertTrue(await subscription.flush())
+        self.assertEqual(self.log.said, [
+            {"event_id": "e_1", "action": "nack", "delay": "30s"}, {"event_id": "e_2", "action": "nack", "delay": 1500},
+            {"event_id": "e_3", "action": "reject", "reason": "no image"},
+            {"event_id": "e_4", "action": "in_progress"}, {"event_id": "e_4"}, {"event_id": "e_5", "action": "nack"}])
+        plain = await client.subscribe("app.>", start="oldest").__aiter__().__anext__()
+        self.assertTrue(await plain.ack(), "it means nothing")
+        with self.assertRaises(ValueError):
+            await plain.nack()
+
+    async def test_what_was_acknowledged_is_answered_before_the_stream_or_the_client_ends(self) -> None:
+        for whole in (False, True):
+            client = self.client(self.url)
+            self.log.at_once = 10
+            ids = [self.log.add(n)["id"] for n in range(3)][-3:]
+            subscription = client.subscribe("app.>", start="oldest", consumer=f"c{whole}", ack="manual")
+            events = subscription.__aiter__()
+            for _ in range(len(self.log.events)):
+                await (await asyncio.wait_for(events.__anext__(), 5)).ack()
+            self.log.may_ack.clear()
+            last = self.log.add("last")["id"]
+            await (await asyncio.wait_for(events.__anext__(), 5)).ack()
+            closing = asyncio.create_task(client.close() if whole else subscription.close())
+            await asyncio.sleep(0.05)
+            self.assertFalse(closing.done())
+            self.assertNotIn(last, self.log.acked)
+            self.log.may_ack.set()
+            if whole:
+                await until(lambda: last in self.log.acked)
+                self.log.peers[-1].socket.transport.abort()
+            await asyncio.wait_for(closing, 5)
+            # When the stream ended, all of them had come.
+            await until(lambda: {*ids, last} <= {*(self.log.acked if whole else self.log.left)})
+
+    async def test_a_refused_acknowledgement_ends_the_loop_with_its_reason(self) -> None:
+        client = self.client(self.url)
+        self.log.at_once = 10
+        self.log.add(1)
+        self.log.refuse_acks = [{"code": "internal", "message": "no", "retryable": True}]
+        events = client.subscribe("app.>", start="oldest", consumer="c", ack="manual").__aiter__()
+        self.assertTrue(await (await events.__anext__()).ack())
+        with self.assertLogs("rollbook", "WARNING"), self.assertRaises(rollbook.RollbookError) as caught:
+            await asyncio.wait_for(events.__anext__(), 5)
+        self.assertEqual(caught.exception.code, "internal")
+
+    async def test_copies_of_events_that_wait_or_were_acknowledged_are_not_given_twice(self) -> None:
+        client = self.client(self.url)
+        self.log.at_once = 10
+        for n in range(3):
+            self.log.add(n)
+        subscription = client.subscribe("app.>", start="oldest", consumer="c", ack="manual")
+        events = subscription.__aiter__()
+        first = await events.__anext__()
+
+        async def again() -> None:
+            """All of them come once more."""
+            stream = self.log.subscribed[-1]["id"]
+            for event in self.log.events[:3]:
+                await self.log.peers[-1].send("delivery", id=stream, event=event)
+
+        await again()
+        await until(lambda: len(subscription._waiting) == 3)
+        await first.ack()
+        got = [first.payload]
+        for event in [await asyncio.wait_for(events.__anext__(), 5) for _ in range(2)]:
+            got.append(event.payload)
+        self.assertEqual(got, [0, 1, 2])
+        await again()
+        self.log.add("new")
+        self.assertEqual(await take(events, 4), [0, 1, 2, "new"], "what the bus sends when it has answered counts")
+
+    async def test_events_that_wait_when_the_connection_is_lost_are_left_to_the_next_one(self) -> None:
+        client = self.client(self.url)
+        self.log.at_once = 10
+        for n in range(5):
+            self.log.add(n)
+        subscription = client.subscribe("app.>", start="oldest", consumer="c", ack="manual")
+        events = subscription.__aiter__()
+        first = await events.__anext__()
+        self.assertTrue(await first.ack())
+        self.assertTrue(await subscription.flush())
+        self.log.cursors["c"] = 1
+        await until(lambda: len(subscription._waiting) == 4)
+        await self.cut()
+        self.assertEqual(await take(events, 4), [1, 2, 3, 4], "each once")
+        self.log.add("new")
+        self.assertEqual(await take(events, 1), ["new"])
 
     async def test_a_slow_loop_holds_the_bus_back_and_calls_inside_it_work(self) -> None:
         client = self.client(self.url)

@@ -44,7 +44,9 @@ export class Client extends Link {
   }
 
   /** Follows the log: the handler has one event after the other. */
-  subscribe(subject: string, options: T.SubscribeOptions, handler: (event: T.LogEvent) => unknown): Subscription {
+  subscribe(subject: string, options: T.AckOptions, handler: (event: T.AckEvent) => unknown): Subscription;
+  subscribe(subject: string, options: T.SubscribeOptions, handler: (event: T.LogEvent) => unknown): Subscription;
+  subscribe(subject: string, options: T.SubscribeOptions, handler: (event: T.AckEvent) => unknown): Subscription {
     const subscription = new Subscription(subject, options, handler, this);
     this.streams.add(subscription);
     void subscription.ended.then(() => this.streams.delete(subscription));

@@ -9,7 +9,10 @@ export type Send = (frame: Frame) => void;
 interface Request { expects?: string; sent: boolean; begin(): void; settle(error: unknown, answer?: Frame): void }
 
 /** What goes on over lost connections: is begun at each registration, and ended when nothing follows any more. */
-export interface Stream { start(): Promise<void>; take(frame: Frame): void; end(reason?: string, error?: unknown): void }
+export interface Stream {
+  start(): Promise<void>; take(frame: Frame): void; end(reason?: string, error?: unknown): void;
+  /** Resolved when what was said of events until now has its answers. */ said(): Promise<void>;
+}
 
 const TIMING = { minMs: 500, maxMs: 10_000, pingMs: 15_000, lostMs: 40_000 };
 /** An id that no other message has; without `crypto`, which pages that are not secure have not. */
@@ -80,11 +83,14 @@ export abstract class Link {
     await this.ask();
   }
 
-  /** Leaves: what is on its way may end, nothing new begins. Resolved when the connection has ended. */
+  /** Leaves: what is on its way may end, what was acknowledged has its answer, nothing new begins. Resolved when the
+   *  connection has ended. */
   async close(): Promise<void> {
     if (this.over) return;
     for (const stream of this.streams) stream.end();
     this.closing = true;
+    await Promise.all([...this.streams].map((stream) => stream.said()));
+    if (this.over) return;
     this.live?.({ type: 'disconnect' });
     this.live = undefined;
     if (!this.socket || this.opening) this.end(1000, 'as asked');
@@ -118,7 +124,7 @@ export abstract class Link {
       };
       const request: Request = { expects, sent: false, begin, settle };
       this.pending.set(id, request);
-      if (this.live) begin();
+      if (this.live && (!this.closing || expects === 'acked')) begin();
     });
   }
 

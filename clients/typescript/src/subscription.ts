@@ -1,6 +1,11 @@
 /** A stream of events of the log that goes on over lost connections. */
 import { newId, text, type Frame, type Link, type Stream } from './link.js';
-import { RollbookError, type LogEvent, type SubscribeOptions } from './types.js';
+import { RollbookError, type AckEvent, type SubscribeOptions } from './types.js';
+
+/** Most events that one frame acknowledges. */
+const BATCH_MAX = 1000;
+/** What has become of events, and which these are, until it is sent. */
+interface Said { outcome: object; events: { id: string; told(taken: boolean): void }[] }
 
 /** What `client.subscribe` gives. */
 export class Subscription implements Stream {
@@ -12,19 +17,23 @@ export class Subscription implements Stream {
   readonly ended = new Promise<string | undefined>((resolve) => (this.finish = resolve));
   /** Once it has ended: what kind of end it was, if the bus said so, as `taken_over`, `deleted`, `not_found`. */
   code?: string;
+  private readonly manual = this.options.ack === 'manual';
   private id = ''; // Of the stream: each attempt has its own.
+  private open = ''; // The stream that has not ended.
   private over = false;
+  private pausing = false; // Too many events wait: the node was asked to end the stream.
   private last?: string; // The newest event that was handled.
-  private running?: string; // The event that is being handled.
   private failures = 0; // Attempts in a row that brought no event.
   private work = Promise.resolve();
-  private unsaid: string[] = []; // Events that were handled and are not acknowledged yet.
+  /** Events that wait, that are being handled, or whose acknowledgement has no answer yet: a copy means nothing. */
+  private readonly held = new Set<string>();
+  private readonly unsaid = new Map<string, Said>(); // By outcome.
   private saying = Promise.resolve();
 
   /** Use `client.subscribe`. */
   constructor(
     readonly subject: string, private readonly options: SubscribeOptions,
-    private readonly handler: (event: LogEvent) => unknown, private readonly link: Link,
+    private readonly handler: (event: AckEvent) => unknown, private readonly link: Link,
   ) {}
 
   /** Ends it when the handler at work, which must not wait for this, is through; events behind it are dropped. */
@@ -39,13 +48,19 @@ export class Subscription implements Stream {
   /** There is a connection: begins, or goes on behind what was handled. */
   async start(): Promise<void> {
     const id = (this.id = newId());
-    this.unsaid = [];
+    this.open = '';
+    this.drop();
     await this.work;
-    if (this.over || this.id !== id) return;
+    // Without a connection, the next registration begins it.
+    if (this.over || this.id !== id || !this.link.live) return;
+    this.held.clear();
+    [this.open, this.pausing] = [id, false];
     const { redeliveryMs, maxDeliveries, ...given } = this.options; // Their older names.
-    const { redelivery = redeliveryMs, redeliveryCount: redelivery_count = maxDeliveries, maxInFlight, ...options } = given;
-    const start = options.consumer ?? options.group ? options.start : this.last ?? options.start;
-    const terms = { start, redelivery, redelivery_count, max_in_flight: maxInFlight };
+    const { redelivery = redeliveryMs, redeliveryCount: redelivery_count = maxDeliveries, ...rest } = given;
+    const { maxInFlight, orderBy: order_by, queueMax: _, ...options } = rest;
+    const behind = options.consumer ?? options.group ? undefined : this.last;
+    const from = behind === undefined ? {} : { start: behind, since: undefined };
+    const terms = { ...from, redelivery, redelivery_count, max_in_flight: maxInFlight, order_by };
     const frame = { type: 'subscribe', id, subject: this.subject, ...options, ...terms };
     try {
       await this.link.ask(frame, 'subscribed');
@@ -70,14 +85,22 @@ export class Subscription implements Stream {
   take(frame: Frame): void {
     const { type, id, event, code, reason } = frame;
     if (id !== this.id || this.over) return;
-    const came = event as LogEvent;
     if (type === 'unsubscribed') {
-      if (!this.link.live || passes(frame)) this.again(id as string);
+      this.open = '';
+      if (this.pausing && !code && this.link.live) void this.start(); // When the handler has caught up.
+      else if (!this.link.live || passes(frame)) this.again(id as string);
       else this.end(text(reason) ?? text(code) ?? 'unknown', undefined, text(code));
       return;
     }
     this.failures = 0;
-    if (came.id !== this.running) this.work = this.work.then(() => this.handle(came, id as string));
+    const came = event as AckEvent;
+    if (this.held.has(came.id)) return;
+    this.held.add(came.id);
+    this.work = this.work.then(() => this.handle(came, id as string));
+    // With acknowledgements the node holds the rest back by itself.
+    if (this.manual || this.pausing || this.held.size < (this.options.queueMax ?? 1024)) return;
+    this.pausing = true;
+    this.link.live?.({ type: 'unsubscribe', id });
   }
 
   /** No more events: as asked, or for a reason, which has a code when the bus gave it. */
@@ -89,29 +112,84 @@ export class Subscription implements Stream {
     this.finish(reason);
   }
 
-  private async handle(event: LogEvent, id: string): Promise<void> {
-    if (this.over) return;
-    const { link, handler, options: { ack } } = this;
-    this.running = event.id;
+  /** Resolved when what was said of events until now has its answers. */
+  said(): Promise<void> {
+    return this.saying;
+  }
+
+  /** Whether what is said of events of this stream reaches anybody. */
+  private flows(stream: string): boolean {
+    return this.open === stream && !!this.link.live;
+  }
+
+  private async handle(event: AckEvent, id: string): Promise<void> {
+    // What nobody can acknowledge any more comes again.
+    if (this.over || (this.manual && !this.flows(id))) return;
+    let decided = false;
+    const decide = (outcome: object) => {
+      decided = true;
+      this.held.delete(event.id);
+      return this.tell(event.id, id, outcome);
+    };
+    if (this.manual) {
+      Object.defineProperties(event, {
+        nack: { value: (delay?: string | number) => decide({ action: 'nack', delay }) },
+        reject: { value: (reason?: string) => decide({ action: 'reject', reason }) },
+        inProgress: { value: () => this.tell(event.id, id, { action: 'in_progress' }) },
+      });
+    }
     // One that crossed its acknowledgement is not handled twice.
-    const done = event.id === this.last || (await Promise.resolve(event).then(handler).then(() => true, link.report));
+    const repeated = event.id === this.last;
+    const done = repeated || (await Promise.resolve(event).then(this.handler).then(() => true, this.link.report));
     // Behind one that is stored nowhere is nothing; one that is not acknowledged comes again.
-    if (event.index >= 0 && (done || ack !== 'manual')) this.last = event.id;
-    if (done && ack === 'manual' && this.id === id && link.live) this.acknowledge(event.id, id);
-    this.running = undefined;
+    if (event.index >= 0 && (!this.manual || (done && !decided))) this.last = event.id;
+    // The handler does not wait for this. What was handled before the answer comes is acknowledged together.
+    if (done && this.manual && !decided) void this.tell(event.id, id, {}).then(() => this.held.delete(event.id));
+    else this.held.delete(event.id);
   }
 
-  /** The handler does not wait for this. What was handled before the answer comes is acknowledged together. */
-  private acknowledge(event: string, id: string): void {
-    if (this.unsaid.push(event) === 1) this.saying = this.saying.then(() => this.say(id));
+  /** Says what has become of an event: whether the bus waited for it. What goes wrong is the event `error`. */
+  private tell(id: string, stream: string, outcome: object): Promise<boolean> {
+    if (!this.flows(stream)) return Promise.resolve(false);
+    return new Promise((told) => {
+      if (!this.unsaid.size) this.saying = this.saying.then(() => this.say(stream));
+      const key = JSON.stringify(outcome);
+      if (!this.unsaid.has(key)) this.unsaid.set(key, { outcome, events: [] });
+      this.unsaid.get(key)!.events.push({ id, told });
+    });
   }
 
-  private async say(id: string): Promise<void> {
-    if (this.id !== id) return;
-    const event_ids = this.unsaid;
-    this.unsaid = [];
+  /** Sends all that is not said yet: one frame for each outcome, one after the other. */
+  private async say(stream: string): Promise<void> {
+    for (let next; (next = this.unsaid.entries().next().value) && this.flows(stream); ) {
+      const [key, { outcome, events }] = next;
+      const some = events.splice(0, BATCH_MAX);
+      if (!events.length) this.unsaid.delete(key);
+      const missed = await this.ask(stream, outcome, some.map(({ id }) => id));
+      for (const { id, told } of some) told(!!missed && !missed.includes(id));
+    }
+    if (!this.flows(stream)) this.drop();
+  }
+
+  /** What is not said yet reaches nobody any more: the events come again. */
+  private drop(): void {
+    for (const { events } of this.unsaid.values()) for (const { told } of events) told(false);
+    this.unsaid.clear();
+  }
+
+  /** The events that the stream did not wait for; nothing when that is not known. */
+  private async ask(stream: string, outcome: object, event_ids: string[]): Promise<string[] | undefined> {
     const which = event_ids.length > 1 ? { event_ids } : { event_id: event_ids[0] };
-    if (this.link.live) await this.link.ask({ type: 'ack', id, ...which }, 'acked').catch(this.link.report);
+    try {
+      const answer = await this.link.ask({ type: 'ack', id: stream, ...which, ...outcome }, 'acked');
+      const missed = answer.in_flight === false ? event_ids : answer.not_in_flight;
+      return Array.isArray(missed) ? missed : [];
+    } catch (error) {
+      // After a loss, which was reported, or the end of the stream, the events come again.
+      const ended = error instanceof RollbookError && /^(connection_lost|closed|unknown_request)$/.test(error.code);
+      if (!ended) this.link.report(error);
+      return undefined;
+    }
   }
 }
 

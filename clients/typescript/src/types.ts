@@ -53,20 +53,42 @@ export type Headers = Record<string, string | string[]>;
 /** `key`: stored once per subject, so that a publish whose end nobody knows can be repeated. */
 export interface PublishOptions extends RequestOptions { key?: string; traceId?: string; headers?: Headers }
 export interface Published { eventId: string; index: number; createdAt: string; /** Stored before. */ duplicate: boolean }
-/** `start`: `oldest`, `newest` (unless said), or the id of an event to begin behind. `ack`: an event comes again until
- *  its handler is through. `consumer`: the bus keeps the place under this name. `group`: each event to one member. */
+/** `start`: `oldest`, `newest` (unless said), a time, or the id of an event to begin behind. `ack`: an event comes
+ *  again until its handler is through. `consumer`: the bus keeps the place under this name. `group`: each event to one member. */
 export interface SubscribeOptions {
   start?: string; ack?: 'manual'; consumer?: string; group?: string;
+  /** In place of `start`: how long ago to begin, as `'1h'`, or milliseconds. */ since?: string | number;
+  /** Only events that have these headers. */ headers?: Record<string, string>;
+  /** With `ack`: events of the same key one after the other. `'subject'`, `'header:NAME'` or a JSON pointer into the
+   *  payload. */
+  orderBy?: string;
   /** How long to wait for an acknowledgement: `'5s'` (unless said), `'1m30s'`, or milliseconds; at least 100. */
   redelivery?: string | number;
   /** How often to deliver at most, 3 unless said; 0: for ever. */ redeliveryCount?: number;
   /** Waits of the first and further deliveries in place of `redelivery`: `'1s,10s,1m'`. */ backoff?: string;
   /** Most events without acknowledgement at a time, 256 unless said. */ maxInFlight?: number;
+  /** Without `ack`: so many events may wait for the handler, 1024 unless said; then the node holds the rest back. */
+  queueMax?: number;
   /** Its name before. @deprecated */ redeliveryMs?: number; /** @deprecated */ maxDeliveries?: number;
 }
+/** Those of a subscription whose events are acknowledged. */
+export type AckOptions = SubscribeOptions & { ack: 'manual' };
 /** An event of the log; `index` is -1 for one that is stored nowhere. */
 export interface LogEvent {
   id: string; index: number; subject: string; created_at: string; headers?: Headers; payload: any;
+}
+
+/** An event of a subscription with `ack: 'manual'`. The end of its handler acknowledges it, unless the handler has
+ *  called `nack` or `reject`. Each promise tells whether the bus waited for it; what goes wrong is the event
+ *  `error`. */
+export interface AckEvent extends LogEvent {
+  /** It is not processed, and comes again: after `'30s'` or so many milliseconds, else after the next wait of
+   *  `backoff`, else at once. */
+  nack(delay?: string | number): Promise<boolean>;
+  /** It cannot be processed: it becomes a dead letter now, with a reason of at most 1024 bytes. */
+  reject(reason?: string): Promise<boolean>;
+  /** It is being processed: the wait for its acknowledgement begins anew. */
+  inProgress(): Promise<boolean>;
 }
 
 /** `methods` are those of all instances; the version, and what it offers by other names, those of the newest. */

@@ -92,6 +92,62 @@ on('many events are in flight, and none of those that were handled comes again',
   await again.close();
 });
 
+on('events come again later, stay as long as they are worked on, or become dead letters', async (t, join, subject) => {
+  const shop = await join({ name: 'shop' });
+  for (const n of [1, 2, 3]) await shop.publish(subject, n);
+  const [seen, dead] = [[], []];
+  const letters = shop.subscribe(`_dead_.${subject}`, { start: 'oldest' }, ({ payload }) => dead.push(payload));
+  const handler = async (event) => {
+    seen.push([event.payload, Date.now()]);
+    const times = seen.filter(([payload]) => payload === event.payload).length;
+    if (event.payload === 1 && times === 1) assert.equal(await event.nack('700ms'), true);
+    if (event.payload === 2) assert.equal(await event.reject('this is no image'), true);
+    for (let n = 0; event.payload === 3 && n < 6; n += 1) {
+      await sleep(150);
+      assert.equal(await event.inProgress(), true);
+    }
+  };
+  const options = { start: 'oldest', ack: 'manual', consumer: `words${run}`, redelivery: '400ms' };
+  const stream = shop.subscribe(subject, options, handler);
+  await until('all', () => seen.length === 4 && dead.length === 1);
+  await sleep(600);
+  assert.deepEqual(seen.map(([payload]) => payload), [1, 2, 3, 1]);
+  assert.ok(seen[3][1] - seen[0][1] >= 690, 'not before its delay');
+  assert.deepEqual([dead[0].reason, dead[0].event.payload], ['this is no image', 2]);
+  await stream.close();
+  await letters.close();
+});
+
+on('what was handled when a client is closed does not come again', async (t, join, subject) => {
+  const [writer, reader] = [await join({ name: 'writer' }), await join({ name: 'reader' })];
+  await Promise.all(Array.from({ length: 100 }, (_, n) => writer.publish(subject, n)));
+  const options = { start: 'oldest', ack: 'manual', consumer: `closed${run}` };
+  const [seen, again] = [[], []];
+  await new Promise((enough) => {
+    reader.subscribe(subject, options, ({ payload }) => seen.push(payload) === 60 && setTimeout(enough));
+  });
+  const handled = seen.length;
+  await reader.close();
+  const stream = writer.subscribe(subject, options, ({ payload }) => again.push(payload));
+  await until('the rest', () => handled + again.length >= 100);
+  await sleep(200);
+  assert.equal(new Set([...seen, ...again]).size, seen.length + again.length, 'no event came twice');
+  await stream.close();
+});
+
+on('a slow handler without acknowledgements has each event once', async (t, join, subject) => {
+  const shop = await join({ name: 'shop' });
+  const seen = [];
+  await Promise.all(Array.from({ length: 200 }, (_, n) => shop.publish(subject, n)));
+  const options = { start: 'oldest', queueMax: 20 };
+  const stream = shop.subscribe(subject, options, ({ index }) => (seen.push(index), sleep(1)));
+  await until('all', () => seen.length >= 200);
+  await sleep(100);
+  assert.deepEqual(seen, [...new Set(seen)].sort((a, b) => a - b));
+  assert.equal(seen.length, 200);
+  await stream.close();
+});
+
 on('a durable consumer goes on where it was', async (t, join, subject) => {
   const shop = await join({ name: 'shop' });
   const seen = [];

@@ -65,6 +65,20 @@ test('a subscription says what its options say', async (t) => {
   assert.deepEqual(older, { ...frame, redelivery: 100, redelivery_count: 2 });
 });
 
+test('which events are wanted, and their order, are said again after a loss; where it began is not', async (t) => {
+  const options = { since: '1h', headers: { tenant: 'acme' }, orderBy: '/customer/id', ack: 'manual' };
+  const { door, begin, peer, tell, asked, seen } = await follow(t, options);
+  const wanted = { headers: { tenant: 'acme' }, order_by: '/customer/id', ack: 'manual' };
+  const same = { type: 'subscribe', subject: 'app.>', ...wanted };
+  assert.deepEqual(asked, { ...same, since: '1h' });
+  tell(1);
+  await until('it', () => seen.length === 1);
+  await acked(peer);
+  peer.cut();
+  const { id, ...again } = await begin(await door.accept());
+  assert.deepEqual(again, { ...same, start: 'e_1' });
+});
+
 test('after a loss it goes on behind the last event that was handled', async (t) => {
   let finish;
   const handler = ({ payload }) => payload === 3 && new Promise((resolve) => (finish = resolve));
@@ -264,4 +278,140 @@ test('the end of the client is the end of its subscriptions', async (t) => {
   await other.peer.next('disconnect');
   other.peer.close(1000);
   await closed;
+});
+
+/** Answers the next `ack`, of one event or of many; `missed` are those that the stream did not wait for. */
+async function answered(peer, missed = []) {
+  const { type, id, event_id, event_ids, ...outcome } = await peer.next('ack');
+  if (event_ids) peer.send({ type: 'acked', id, count: event_ids.length - missed.length, not_in_flight: missed });
+  else peer.send({ type: 'acked', id, event_id, in_flight: !missed.includes(event_id) });
+  return { ids: event_ids ?? [event_id], ...outcome };
+}
+
+test('a handler says that an event is to come again, never, or later', async (t) => {
+  const told = [];
+  const handler = async (event) => {
+    const { payload } = event;
+    if (payload === 1) told.push(await event.nack('30s'));
+    if (payload === 2) told.push(await event.nack());
+    if (payload === 3) told.push(await event.reject('no image'));
+    if (payload === 4) told.push(await event.inProgress());
+    if (payload === 5) told.push(await event.nack(1500));
+  };
+  const { seen, peer, tell } = await follow(t, { ack: 'manual', consumer: 'c' }, handler);
+  for (let n = 1; n <= 5; n += 1) tell(n);
+  assert.deepEqual(await answered(peer), { ids: ['e_1'], action: 'nack', delay: '30s' });
+  assert.deepEqual(await answered(peer), { ids: ['e_2'], action: 'nack' });
+  assert.deepEqual(await answered(peer, ['e_3']), { ids: ['e_3'], action: 'reject', reason: 'no image' });
+  assert.deepEqual(await answered(peer), { ids: ['e_4'], action: 'in_progress' });
+  assert.deepEqual(await answered(peer), { ids: ['e_4'] }, 'it is acknowledged all the same');
+  assert.deepEqual(await answered(peer), { ids: ['e_5'], action: 'nack', delay: 1500 });
+  await until('the last', () => told.length === 5);
+  assert.deepEqual(told, [true, true, false, true, true]);
+  assert.deepEqual([seen, peer.frames], [[1, 2, 3, 4, 5], []]);
+});
+
+test('what a handler says again comes again, also while the handler is at work', async (t) => {
+  let finish;
+  const handler = (event) => {
+    if (finish) return undefined;
+    void event.nack();
+    return new Promise((resolve) => (finish = resolve));
+  };
+  const { seen, peer, tell } = await follow(t, { ack: 'manual', group: 'g' }, handler);
+  tell(1);
+  assert.deepEqual(await answered(peer), { ids: ['e_1'], action: 'nack' });
+  tell(1);
+  finish();
+  assert.deepEqual(await answered(peer), { ids: ['e_1'] });
+  assert.deepEqual(seen, [1, 1]);
+});
+
+test('a word that the bus refuses is the event error, and the handler hears no', async (t) => {
+  const told = [];
+  const handler = async (event) => told.push(await event.nack('soon'));
+  const { me, peer, id, tell } = await follow(t, { ack: 'manual' }, handler);
+  const failed = next(me, 'error');
+  tell(1);
+  await peer.next('ack');
+  peer.send({ type: 'error', id, code: 'bad_message', message: 'delay: expected a time', retryable: false });
+  assert.equal((await failed).code, 'bad_message');
+  await until('no', () => told.length === 1);
+  assert.deepEqual([told, peer.frames], [[false], []]);
+});
+
+test('what is handled while an answer is on its way is acknowledged together', async (t) => {
+  const { seen, peer, tell } = await follow(t, { ack: 'manual', consumer: 'c' });
+  tell(1);
+  await until('the first', () => peer.frames.length === 1);
+  for (let n = 2; n <= 40; n += 1) tell(n);
+  await until('all', () => seen.length === 40);
+  await sleep(20);
+  assert.equal(peer.frames.length, 1, 'one at a time');
+  assert.deepEqual(await answered(peer), { ids: ['e_1'] });
+  const rest = await answered(peer);
+  assert.deepEqual(rest, { ids: Array.from({ length: 39 }, (_, n) => `e_${n + 2}`) });
+});
+
+test('copies of events that wait for the handler are not handled twice', async (t) => {
+  let finish;
+  const handler = ({ payload }) => payload === 1 && new Promise((resolve) => (finish = resolve));
+  const { seen, peer, tell } = await follow(t, { ack: 'manual', consumer: 'c' }, handler);
+  for (const n of [1, 2, 3, 1, 2, 3]) tell(n);
+  await until('it', () => finish);
+  await sleep(20);
+  finish();
+  await answered(peer);
+  await answered(peer);
+  await sleep(20);
+  assert.deepEqual([seen, peer.frames], [[1, 2, 3], []]);
+});
+
+test('events that wait when the connection is lost are left to the next one', async (t) => {
+  let finish;
+  const handler = ({ payload }) => payload === 1 && new Promise((resolve) => (finish = resolve));
+  const { door, seen, begin, peer, tell } = await follow(t, { ack: 'manual', consumer: 'c' }, handler);
+  for (const n of [1, 2, 3]) tell(n);
+  await until('it', () => finish);
+  peer.cut();
+  const second = await door.accept();
+  finish();
+  const { id } = await begin(second);
+  assert.deepEqual(seen, [1]);
+  for (const n of [1, 2, 3]) second.send({ type: 'delivery', id, event: event(n) });
+  assert.deepEqual((await answered(second)).ids, ['e_1']);
+  assert.deepEqual((await answered(second)).ids, ['e_2', 'e_3']);
+  assert.deepEqual(seen, [1, 2, 3], 'each once, the first was only acknowledged again');
+});
+
+test('a client that is closed has its acknowledgements answered first', async (t) => {
+  const { me, stream, seen, peer, tell } = await follow(t, { ack: 'manual', consumer: 'c' });
+  for (const n of [1, 2, 3]) tell(n);
+  await until('all', () => seen.length === 3 && peer.frames.length === 1);
+  const closed = me.close();
+  const late = assert.rejects(me.call('other:do'), { code: 'closed' });
+  await sleep(20);
+  assert.deepEqual(peer.frames.map(({ type }) => type), ['ack'], 'nothing else, and no end yet');
+  assert.deepEqual((await answered(peer)).ids, ['e_1']);
+  assert.deepEqual((await answered(peer)).ids, ['e_2', 'e_3']);
+  await peer.next('disconnect');
+  peer.close(1000);
+  await Promise.all([closed, late, stream.ended]);
+});
+
+test('without acknowledgements so many events wait, and then the node holds the rest back', async (t) => {
+  let finish;
+  const handler = ({ payload }) => payload === 1 && new Promise((resolve) => (finish = resolve));
+  const { seen, begin, peer, id, tell } = await follow(t, { start: 'oldest', queueMax: 3 }, handler);
+  for (const n of [1, 2, 3, 4]) tell(n);
+  assert.deepEqual(await peer.next('unsubscribe'), { type: 'unsubscribe', id }, 'once, with events on their way');
+  peer.send({ type: 'unsubscribed', id });
+  await sleep(20);
+  assert.deepEqual([seen, peer.frames], [[1], []], 'the handler has not caught up');
+  finish();
+  const again = await begin(peer);
+  assert.equal(again.start, 'e_4');
+  peer.send({ type: 'delivery', id: again.id, event: event(5) });
+  await until('five', () => seen.length === 5);
+  assert.deepEqual([seen, peer.frames], [[1, 2, 3, 4, 5], []]);
 });
