@@ -105,7 +105,8 @@ impl From<&Refusal> for FaultKind {
             | Refusal::InstanceNotFound(_)
             | Refusal::SecurityNotFound(_)
             | Refusal::XbusNotFound(_)
-            | Refusal::DockNotFound(_) => Self::NotFound,
+            | Refusal::DockNotFound(_)
+            | Refusal::ScheduleNotFound(_) => Self::NotFound,
             Refusal::NamespaceExists(_)
             | Refusal::KeyProcessed(_)
             | Refusal::EventIdExists(_)

@@ -18,6 +18,7 @@ use crate::error::Refusal;
 use crate::level::FeatureLevel;
 use crate::namespace::{Head, Retention};
 use crate::node::{Node, Owner};
+use crate::schedule::change as schedule;
 use crate::security::change::{Change, SecurityChange};
 use crate::service::{
     InstanceLeave, InstanceMark, InstanceRegister, Registered, Removed, Service, ServiceExpire, ServiceRemove,
@@ -117,6 +118,9 @@ pub enum Command {
     /// Change definitions or builds of docks, or say what happened to processes. From feature level `DOCKS` on.
     #[prost(message, tag = "28")]
     Dock(Box<dock::DockChange>),
+    /// Change schedules, or let ticks of them pass. From feature level `TIMED` on.
+    #[prost(message, tag = "31")]
+    Schedule(Box<schedule::ScheduleChange>),
     /// Remove some rows that no rule needs any more, such as expired dedupe keys. From feature level `BOUNDED` on.
     #[prost(message, tag = "40")]
     Tidy(Tidy),
@@ -351,6 +355,12 @@ impl Command {
         Self::Dock(Box::new(dock::DockChange { if_revision, change: Some(change) }))
     }
 
+    /// A change of schedules. With `if_revision` only if the schedule still has that revision.
+    #[must_use]
+    pub fn schedule(if_revision: Option<u64>, change: schedule::Change) -> Self {
+        Self::Schedule(Box::new(schedule::ScheduleChange { if_revision, change: Some(change) }))
+    }
+
     /// The lowest feature level at which this command may be proposed: releases that know only a lower level cannot
     /// apply it.
     #[must_use]
@@ -368,6 +378,7 @@ impl Command {
             Self::Security(_) => FeatureLevel::SECURED,
             Self::Xbus(_) => FeatureLevel::XBUS,
             Self::Dock(_) => FeatureLevel::DOCKS,
+            Self::Schedule(_) => FeatureLevel::TIMED,
             // A cluster at the first level must be able to raise the level. The number inside the command says which
             // releases can apply the command.
             Self::LevelRaise(_)

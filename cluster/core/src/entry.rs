@@ -8,10 +8,12 @@
 //! frame*  | u32 CRC32C of all before it
 //!
 //! frame:           u8 kind | u8 flags | u32 body length | body
-//! publish body:    u8 length | namespace | u32 number of events | records
+//! publish body:    u8 length | namespace | u32 number of events | [u32 length | tick] | records
 //! command body:    a protobuf message, see `crate::command`
 //! batch body:      u64 node | u64 incarnation | u64 number of the batch | u32 how many frames behind it belong to it
 //! ```
+//!
+//! The part in brackets is there when [`FLAG_TICK`] is set: the condition of the publish.
 
 use alloc::vec::Vec;
 
@@ -46,6 +48,9 @@ pub const FLAG_RESTORE: u8 = 8;
 /// Flag: at least one event has headers. From feature level `HEADERS` on: an older release would read headers as a part
 /// of the payload.
 pub const FLAG_HEADERS: u8 = 16;
+/// Flag: the publish is a tick of a schedule, and the condition under which it happens stands before the records. From
+/// feature level `TIMED` on.
+pub const FLAG_TICK: u8 = 64;
 
 /// Starts a publish frame in `out`. The caller appends the records and calls [`finish_publish`].
 ///
@@ -56,6 +61,18 @@ pub fn begin_publish(out: &mut Vec<u8>, namespace: &str) -> Result<(), Refusal> 
     out.extend_from_slice(&[KIND_PUBLISH, 0, 0, 0, 0, 0, length]);
     out.extend_from_slice(namespace.as_bytes());
     out.extend_from_slice(&[0; 4]);
+    Ok(())
+}
+
+/// Appends the condition of a publish that is a tick, an encoded [`crate::schedule::change::Tick`], right behind
+/// [`begin_publish`]. The caller sets [`FLAG_TICK`].
+///
+/// # Errors
+/// [`Refusal::Malformed`] when the condition is longer than 4 GiB.
+pub fn put_tick(out: &mut Vec<u8>, tick: &[u8]) -> Result<(), Refusal> {
+    let length = u32::try_from(tick.len()).map_err(|_| malformed("tick too long"))?;
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(tick);
     Ok(())
 }
 
@@ -274,6 +291,8 @@ pub struct Publish<'a> {
     pub namespace: &'a str,
     /// Number of events.
     pub events: u32,
+    /// The condition of a tick of a schedule; `None` for any other publish.
+    pub tick: Option<&'a [u8]>,
     /// The records of the events, one behind the other.
     pub records: &'a [u8],
 }
@@ -323,11 +342,19 @@ impl<'a> Publish<'a> {
     fn parse(flags: u8, body: &'a [u8]) -> Option<Self> {
         let (length, rest) = body.split_first()?;
         let (namespace, rest) = rest.split_at_checked(usize::from(*length))?;
-        let (events, records) = rest.split_first_chunk::<4>()?;
+        let (events, rest) = rest.split_first_chunk::<4>()?;
+        let (tick, records) = if flags & FLAG_TICK == 0 {
+            (None, rest)
+        } else {
+            let (length, rest) = rest.split_first_chunk::<4>()?;
+            let (tick, records) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+            (Some(tick), records)
+        };
         Some(Self {
             flags,
             namespace: core::str::from_utf8(namespace).ok()?,
             events: u32::from_le_bytes(*events),
+            tick,
             records,
         })
     }
@@ -364,6 +391,26 @@ mod tests {
         assert_eq!(Event::decode(&first.records[used..]).unwrap().0.subject, "app.b");
         assert!(matches!(frames.next(), Some(Frame::Command(b"xyz"))));
         assert!(frames.next().is_none() && frames.intact());
+    }
+
+    #[test]
+    fn a_tick_has_its_condition_before_its_record_and_a_condition_that_is_cut_is_seen() {
+        let mut out = Vec::new();
+        begin_publish(&mut out, "app").unwrap();
+        put_tick(&mut out, b"condition").unwrap();
+        Event { subject: "app.a", payload: Some(b"1"), ..Event::default() }.encode(&mut out).unwrap();
+        finish_publish(&mut out, 0, FLAG_CREATE | FLAG_TICK, 1).unwrap();
+        let Some(Frame::Publish(publish)) = frames(&out, 1).next() else { panic!("a publish") };
+        assert_eq!((publish.tick, publish.events), (Some(&b"condition"[..]), 1));
+        assert_eq!(Event::decode(publish.records).unwrap().0.subject, "app.a");
+        let mut short = Vec::new();
+        begin_publish(&mut short, "app").unwrap();
+        short.extend_from_slice(&[9, 0, 0, 0, b'x']);
+        finish_publish(&mut short, 0, FLAG_TICK, 1).unwrap();
+        assert!(frames(&short, 1).next().is_none());
+        finish_publish(&mut out, 0, FLAG_CREATE, 1).unwrap();
+        let Some(Frame::Publish(plain)) = frames(&out, 1).next() else { panic!("a publish") };
+        assert_eq!(plain.tick, None, "the flag alone says that there is a condition");
     }
 
     #[test]

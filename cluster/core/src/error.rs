@@ -116,6 +116,9 @@ pub enum Refusal {
     /// This change of definitions or builds is not possible.
     #[error("{0}")]
     Dock(String),
+    /// There is no schedule of this name.
+    #[error("schedule not found: {0}")]
+    ScheduleNotFound(String),
 }
 
 /// Checks that a row still has the revision that a caller wants, if the caller wants one. 0: there is no row.
@@ -158,6 +161,7 @@ impl Refusal {
             Self::Xbus(_) => 25,
             Self::DockNotFound(_) => 26,
             Self::Dock(_) => 27,
+            Self::ScheduleNotFound(_) => 28,
         }
     }
 
@@ -192,6 +196,7 @@ impl Refusal {
             Self::Xbus(_) => "xbus",
             Self::DockNotFound(_) => "dock_not_found",
             Self::Dock(_) => "dock",
+            Self::ScheduleNotFound(_) => "schedule_not_found",
         }
     }
 
@@ -227,6 +232,7 @@ impl Refusal {
             Self::Xbus(s("<detail>")),
             Self::DockNotFound(s("<id>")),
             Self::Dock(s("<detail>")),
+            Self::ScheduleNotFound(s("<name>")),
         ]
     }
 
@@ -274,7 +280,8 @@ impl Refusal {
             | Self::XbusNotFound(a)
             | Self::Xbus(a)
             | Self::DockNotFound(a)
-            | Self::Dock(a) => alloc::vec![a],
+            | Self::Dock(a)
+            | Self::ScheduleNotFound(a) => alloc::vec![a],
             Self::ConsumerSubject { name, subject } => alloc::vec![name, subject],
             Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {
                 alloc::vec::Vec::new()
@@ -310,7 +317,8 @@ impl Refusal {
             | Self::XbusNotFound(a)
             | Self::Xbus(a)
             | Self::DockNotFound(a)
-            | Self::Dock(a) => *a = next(),
+            | Self::Dock(a)
+            | Self::ScheduleNotFound(a) => *a = next(),
             Self::ConsumerSubject { name, subject } => (*name, *subject) = (next(), next()),
             Self::NamespacesExhausted | Self::KeyProcessed(_) | Self::EventIdExists(_) | Self::Storage => {}
         }

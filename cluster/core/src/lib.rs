@@ -28,6 +28,7 @@ pub mod node;
 mod persistent;
 pub mod reply;
 pub mod rows;
+pub mod schedule;
 pub mod security;
 pub mod service;
 pub mod subjects;

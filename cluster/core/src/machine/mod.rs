@@ -5,7 +5,7 @@
 //! time of the entries, made monotone.
 //!
 //! One file for each part of the state: `namespaces`, `consumers`, `nodes`, `roll` (services and instances), `central`,
-//! `level`, `security`, `xbus`, `docks`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
+//! `level`, `security`, `xbus`, `docks`, `schedules`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
 //!
 //! Invariant: the machine in memory equals the machine that [`Machine::load`] builds from the committed rows.
 
@@ -19,6 +19,7 @@ use docks::state::Docks;
 use effects::{Appends, Effects};
 use migration::Migration;
 use recent_batches::{BatchState, RecentBatches};
+use schedules::state::Schedules;
 use security::state::Security;
 use services::Services;
 use xbus::state::Xbus;
@@ -49,6 +50,7 @@ mod namespaces;
 mod nodes;
 mod recent_batches;
 mod roll;
+pub mod schedules;
 pub mod security;
 mod services;
 mod tidy;
@@ -123,6 +125,8 @@ pub struct Machine {
     xbus: Xbus,
     /// Definitions and builds of docks.
     docks: Docks,
+    /// Schedules, and the tick that each waits for.
+    schedules: Schedules,
     /// Services and instances with the indexes by which routers find them.
     services: Services,
     /// Progress of the migration of rows from the first level; none at that level.
@@ -161,7 +165,9 @@ impl Machine {
                 }
                 META_NEXT_NODE => machine.next_node = number()?,
                 META_MIGRATION => machine.load_migration(value)?,
-                key if machine.xbus.load_meta(key, value)? || machine.docks.load_meta(key, value)? => {}
+                key if machine.xbus.load_meta(key, value)?
+                    || machine.docks.load_meta(key, value)?
+                    || machine.schedules.load_meta(key, value)? => {}
                 key => machine.security.load(key, value)?,
             }
         }
@@ -261,7 +267,10 @@ impl Machine {
         appends: &mut Appends,
     ) -> Result<Reply, RowsError> {
         match frame {
-            Frame::Publish(publish) => self.publish(position, publish, rows, writes, appends),
+            Frame::Publish(publish) => match publish.tick {
+                Some(tick) => self.publish_tick(position, (publish, tick), rows, writes, appends),
+                None => self.publish(position, publish, rows, writes, appends),
+            },
             Frame::Command(body) => match Attributed::decode(body) {
                 Ok(command) => self.attributed(command, rows, &mut Effects { entry: position.entry, writes, appends }),
                 Err(DecodeError::Unknown) => Err(RowsError::newer(position.entry, "has an unknown command")),
@@ -388,6 +397,7 @@ impl Machine {
             Command::Security(change) => self.security_change(*change, effects),
             Command::Xbus(change) => self.xbus_change(*change, rows, effects)?,
             Command::Dock(change) => self.dock_change(*change, rows, effects)?,
+            Command::Schedule(change) => self.schedule_change(*change, writes),
         })
     }
 
@@ -426,6 +436,7 @@ impl Machine {
         self.check_services();
         self.check_xbus();
         self.check_docks();
+        self.check_schedules();
     }
 }
 

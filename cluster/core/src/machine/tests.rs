@@ -30,6 +30,7 @@ mod docks;
 mod first;
 mod level;
 mod order;
+mod schedules;
 mod security;
 mod services;
 mod snapshots;

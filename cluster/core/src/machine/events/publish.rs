@@ -68,7 +68,12 @@ impl Machine {
 
     /// Notes in the index row that a later frame of the same namespace is refused: readers of the entry must skip its
     /// events.
-    fn record_refused(&self, publish: &Publish<'_>, position: FramePosition, appends: &mut Appends) {
+    pub(in crate::machine) fn record_refused(
+        &self,
+        publish: &Publish<'_>,
+        position: FramePosition,
+        appends: &mut Appends,
+    ) {
         if let Some(head) = self.heads.get(publish.namespace)
             && let Some(append) = appends.get_mut(&head.id)
             && !append.row.made

@@ -9,6 +9,7 @@ use crate::dock::change as dock;
 use crate::limits;
 use crate::machine::Machine;
 use crate::machine::effects::Effects;
+use crate::schedule::change as schedule;
 use crate::security::actor::{ACTOR_TEXT_BYTES_MAX, Actor};
 use crate::security::change::{AuditLine, Audited, Change};
 use crate::security::model::Credential;
@@ -78,6 +79,11 @@ fn describe(machine: &Machine, command: &Command) -> Option<(&'static str, Strin
         Command::Security(change) => describe_security(change.change.as_ref()?)?,
         Command::Xbus(change) => describe_xbus(change.change.as_ref()?)?,
         Command::Dock(change) => describe_dock(machine, change.change.as_ref()?)?,
+        Command::Schedule(change) => match change.change.as_ref()? {
+            schedule::Change::Set(set) => ("schedule.set", cut(&set.name).into()),
+            schedule::Change::Delete(name) => ("schedule.delete", cut(name).into()),
+            schedule::Change::Skip(_) => return None,
+        },
         _ => return None,
     })
 }
