@@ -15,7 +15,7 @@ use super::problem::Problem;
 fn has_tag(path: &str) -> bool {
     let is_service = || path.strip_prefix("/api/services/").is_some_and(|id| !id.contains('/'));
     let is_row = |list: &&str| path.strip_prefix(*list).is_some_and(|name| !name.contains('/'));
-    let rows = ["/api/security/principals/", "/api/security/roles/", "/api/security/issuers/"];
+    let rows = ["/api/schedules/", "/api/security/principals/", "/api/security/roles/", "/api/security/issuers/"];
     // What is done to a row of these has a path below that of the row.
     let xbus = ["/api/xbus/accounts/", "/api/xbus/actors/", "/api/xbus/pipelines/", "/api/xbus/schemas/"];
     path == "/api/config"

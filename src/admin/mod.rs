@@ -34,6 +34,7 @@ use crate::bus::docks::hub::DockHub;
 use crate::bus::handle::Bus;
 use crate::bus::relay::Relay;
 use crate::bus::roll::services::Services;
+use crate::bus::schedules::client::ScheduleClient;
 use crate::bus::xbus::jobs::engine::Engine;
 use crate::bus::xbus::replay::Replays;
 use crate::net::http::head::Fault;
@@ -70,6 +71,7 @@ pub struct Admin {
     services: Services,
     xbus: Engine,
     docks: DockHub,
+    schedules: ScheduleClient,
     relay: Addr<Relay>,
     metrics: prometheus_client::registry::Registry,
     draining: AtomicBool,
@@ -87,7 +89,11 @@ impl std::fmt::Debug for Admin {
 impl Admin {
     /// Creates the administration of this bus.
     #[must_use]
-    pub fn new((services, xbus, docks): (Services, Engine, DockHub), relay: Addr<Relay>, config: Config) -> Arc<Self> {
+    pub fn new(
+        (services, xbus, docks, schedules): (Services, Engine, DockHub, ScheduleClient),
+        relay: Addr<Relay>,
+        config: Config,
+    ) -> Arc<Self> {
         let bus = services.bus.clone();
         let mut metrics = prometheus_client::registry::Registry::default();
         bus.metrics().register(&mut metrics);
@@ -97,6 +103,7 @@ impl Admin {
             services,
             xbus,
             docks,
+            schedules,
             relay,
             metrics,
             draining: AtomicBool::new(false),
@@ -142,6 +149,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(routes::namespaces::mount)
         .configure(routes::events::mount)
         .configure(routes::consumers::mount)
+        .configure(routes::schedules::operations::mount)
         .configure(routes::cluster::mount)
         .configure(routes::config::mount)
         // The commands come before the services, because `restart-all` is a command and could be the id of a service.

@@ -54,6 +54,8 @@ pub struct Metrics {
     pub notifications_skipped: Counter,
     /// Messages that nobody could be given.
     pub messages_unhandled: Counter,
+    /// Ticks of schedules that this node proposed as the leader, by what became of them.
+    pub schedule_ticks: Family<[(&'static str, &'static str); 1], Counter>,
     /// Actors that were started again after they died.
     pub restarts: Counter,
     /// Connections and requests that a listener turned away, by listener and reason.
@@ -118,6 +120,8 @@ impl Metrics {
             registry.register(format!("rollbook_{name}"), help, counter.clone());
         }
         registry.register("rollbook_requests", "Requests that ended, by outcome", self.requests.clone());
+        let ticks = "Ticks of schedules that this node proposed as the leader, by outcome";
+        registry.register("rollbook_schedule_ticks", ticks, self.schedule_ticks.clone());
         let refused = "Connections and requests that a listener turned away";
         registry.register("rollbook_http_refused", refused, self.http_refused.clone());
         let denied = "Requests that the principal of the client had no right to, by verb";

@@ -15,7 +15,7 @@
 //!
 //! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `xbus`, `security`,
 //! `write`, `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `docks`, `roll`,
-//! `access`, and the files `guard`, `tickets`, `live_peers`, `live_events`,
+//! `access`, `schedules`, and the files `guard`, `tickets`, `live_peers`, `live_events`,
 //! `book_client` and `call_handler`, by which doors and other nodes use the
 //! bus.
 //!
@@ -38,6 +38,7 @@ pub mod live_peers;
 pub mod read;
 pub mod relay;
 pub mod roll;
+pub mod schedules;
 pub mod security;
 pub mod subscribe;
 pub mod tickets;

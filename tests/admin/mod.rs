@@ -10,6 +10,8 @@ mod events;
 mod processes;
 /// What all of REST has in common.
 mod rest;
+/// Events that are published at their times.
+mod schedules;
 /// Health, metrics and the administration of namespaces.
 mod web;
 /// Accounts, actors and pipelines of Xbus.

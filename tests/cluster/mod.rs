@@ -14,6 +14,8 @@ mod membership;
 mod publish;
 /// Nodes whose majority is gone.
 mod quorum;
+/// Ticks of schedules while leaders die.
+mod schedules;
 /// Calls between nodes with certificates.
 mod tls;
 /// Nodes of two releases.

@@ -40,6 +40,10 @@ fn each_administrative_operation_is_in_the_audit_with_who_what_and_how_it_ended(
         ("POST", "/api/namespaces", json!({ "name": "made" }), "namespace.create"),
         ("PATCH", "/api/namespaces/made", json!({ "retention": { "max_events": 9 } }), "namespace.retention"),
         ("DELETE", "/api/namespaces/made", Value::Null, "namespace.delete"),
+        ("PUT", "/api/schedules/s", json!({ "subject": "app.x", "cron": "@daily" }), "schedule.set"),
+        ("PATCH", "/api/schedules/s", json!({ "paused": true }), "schedule.set"),
+        ("POST", "/api/schedules/s/run", Value::Null, "schedule.run"),
+        ("DELETE", "/api/schedules/s", Value::Null, "schedule.delete"),
         ("POST", "/api/config", json!({ "a": 1 }), "config.set"),
     ];
     let token_id = root.token.split('_').nth(1).expect("an id").to_owned();

@@ -88,6 +88,28 @@ fn a_durable_consumer_of_more_than_one_may_read_is_not_taken_over() {
 }
 
 #[test]
+fn a_schedule_publishes_nothing_that_whoever_sets_or_runs_it_may_not_publish() {
+    let secured = Secured::start();
+    let put = |token: &str, name: &str, subject: &str| {
+        let body = json!({ "subject": subject, "cron": "@yearly" }).to_string();
+        rest(secured.web, Some(token), ("PUT", &format!("/api/schedules/{name}"), &body)).status
+    };
+    let (operator, _) = secured.root.principal("user:ops", &["admin:write schedules/>", "publish app.open.>"]);
+    assert_eq!((put(&operator, "s", "app.open.x"), put(&operator, "s", "app.closed.x")), (200, 403));
+    let patch = json!({ "subject": "app.closed.x" }).to_string();
+    assert_eq!(rest(secured.web, Some(&operator), ("PATCH", "/api/schedules/s", &patch)).status, 403);
+    assert_eq!(
+        secured.root.ask("PUT", "/api/schedules/r", r#"{"subject":"app.closed.x","cron":"@yearly"}"#).status,
+        200
+    );
+    let run =
+        |name: &str| rest(secured.web, Some(&operator), ("POST", &format!("/api/schedules/{name}/run"), "")).status;
+    assert_eq!((run("s"), run("r")), (200, 403));
+    let (publisher, _) = secured.root.principal("user:pub", &["publish >", "admin:write schedules/own"]);
+    assert_eq!((put(&publisher, "own", "app.x"), put(&publisher, "other", "app.x")), (200, 403));
+}
+
+#[test]
 fn an_answer_is_taken_from_the_one_who_was_asked_alone() {
     let secured = Secured::start();
     let provider = connect(secured.web, Some(&secured.root.token)).expect("a connection");

@@ -158,6 +158,13 @@ impl StateReader {
         machine.nodes().filter(|row| row.up && row.id != self.node).map(|row| row.id).collect()
     }
 
+    /// The time that an entry gets that is proposed now, milliseconds since 1970. Like the time of the log it does not
+    /// follow a wall clock that jumps.
+    #[must_use]
+    pub fn log_time(&self) -> u64 {
+        self.state.clock.stamp()
+    }
+
     /// By how many milliseconds the clocks of the nodes are ahead of the time that entries get, while that is in
     /// doubt; 0 when all is well.
     #[must_use]

@@ -113,6 +113,9 @@ fn look_up(admin: &Admin, page: &mut Page) {
     page.gauge("rollbook_clock_skew_seconds", help, seconds(node.state().clock_skew()));
     let machine = node.state().with_machine(Machine::clone);
     xbus::look_up(machine.xbus(), page);
+    page.gauge("rollbook_schedules", "Schedules, paused ones included", machine.schedules().count());
+    let help = "When the next event of a schedule leaves, in seconds since 1970; 0 when there is none";
+    page.gauge("rollbook_schedules_next_seconds", help, machine.schedules().next_due().unwrap_or_default() / 1000);
     of_namespaces(&node.state().namespaces(), admin.config.metrics_namespaces_max, page);
     if let Some((cpu_seconds, resident_bytes)) = process() {
         page.family("process_cpu_seconds", "counter", "User and system time of the process");

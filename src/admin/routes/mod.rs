@@ -16,6 +16,7 @@ pub(super) mod processes;
 mod reference;
 mod restart;
 pub(super) mod root;
+pub(super) mod schedules;
 pub(super) mod security;
 pub(super) mod services;
 pub(super) mod views;

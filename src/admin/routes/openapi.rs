@@ -10,7 +10,8 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::reference;
 use super::{
-    cluster, commands, config, connections, consumers, events, namespaces, processes, security, services, xbus,
+    cluster, commands, config, connections, consumers, events, namespaces, processes, schedules, security, services,
+    xbus,
 };
 use crate::admin::operation::{Need, get_for};
 use crate::admin::resource::resource;
@@ -57,6 +58,12 @@ const PAGES: &str = "/docs/{_:.*}";
         namespaces::delete_namespace,
         events::list,
         events::show,
+        schedules::operations::list,
+        schedules::operations::show,
+        schedules::operations::set,
+        schedules::operations::change,
+        schedules::operations::delete,
+        schedules::operations::run,
         consumers::list,
         consumers::show,
         consumers::delete,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 const EXAMPLES: &str = include_str!("../pages/examples.json");
 
 /// The meaning of path parameters, by the tag of the operation.
-const PARTS: [(&str, &str, &str); 22] = [
+const PARTS: [(&str, &str, &str); 23] = [
     ("services", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "service", "Name of a capability, or id of a service, of any door."),
@@ -18,6 +18,7 @@ const PARTS: [(&str, &str, &str); 22] = [
     ("namespaces", "name", "Name of the namespace: the first part of its subjects."),
     ("events", "namespace", "Name of the namespace: the first part of its subjects."),
     ("events", "event", "Id of the event, or its index in the namespace."),
+    ("schedules", "name", "Name of the schedule, as in `GET /api/schedules`."),
     ("security", "principal", "The principal, as in `service:billing` or `anonymous`."),
     ("security", "name", "Name of the role or issuer."),
     ("security", "id", "Id of the credential, as in the list of those of its principal."),

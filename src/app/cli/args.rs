@@ -9,7 +9,8 @@ use super::commands::security::{
 use super::commands::serve::ServeArgs;
 use super::commands::xbus::{account, actor, emit, envelope, logs, pipeline, ps, schema};
 use super::commands::{
-    ack, call, cert, cluster, config, consumers, dump, events, health, namespaces, publish, restore, subscribe,
+    ack, call, cert, cluster, config, consumers, dump, events, health, namespaces, publish, restore, schedules,
+    subscribe,
 };
 use super::shared::global::Global;
 use crate::app::bench::BenchArgs;
@@ -74,6 +75,8 @@ pub enum ClientCommand {
     Events(events::EventsArgs),
     /// List and delete durable consumers
     Consumers(consumers::ConsumersArgs),
+    /// Publish events at their times: show, set, hold and delete schedules
+    Schedules(schedules::SchedulesArgs),
     /// Show the nodes of the cluster, add, promote and remove them
     Cluster(cluster::ClusterArgs),
     /// Show the accounts of Xbus, accept them and shut them out

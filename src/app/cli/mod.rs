@@ -48,6 +48,7 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Namespaces(args) => commands::namespaces::run(global, args).await,
         ClientCommand::Events(args) => commands::events::run(global, args).await,
         ClientCommand::Consumers(args) => commands::consumers::run(global, args).await,
+        ClientCommand::Schedules(args) => commands::schedules::run(global, args).await,
         ClientCommand::Cluster(args) => commands::cluster::run(global, args).await,
         ClientCommand::Account(args) => commands::xbus::account::run(global, args).await,
         ClientCommand::Actor(args) => commands::xbus::actor::run(global, args).await,

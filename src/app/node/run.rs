@@ -44,6 +44,8 @@ use crate::bus::read::feed::Feed;
 use crate::bus::relay::Relay;
 use crate::bus::roll::announcer::Announcer;
 use crate::bus::roll::services::Services;
+use crate::bus::schedules::client::ScheduleClient;
+use crate::bus::schedules::runner;
 use crate::bus::security::authority::Authority;
 use crate::bus::tickets::{self, AnswerForTickets, AskForTickets};
 use crate::bus::write::proposer::Proposer;
@@ -164,6 +166,7 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     );
     actix_web::rt::spawn(docks.clone().run(stop.clone()));
     actix_web::rt::spawn(docks.clone().tell_registered(services.roll.registered_processes(), stop.clone()));
+    actix_web::rt::spawn(runner::run(access.clone(), stop.clone()));
     let context = Context {
         access: access.clone(),
         services: services.clone(),
@@ -173,7 +176,8 @@ async fn run_floors(fitted: &FittedConfig, node_parts: NodeParts, streams: &Stan
     };
     let mut doors = doors::all(&config.doors, &context);
     doors.extend(more.iter().map(|build| build(&context)));
-    let admin = Admin::new((services.clone(), xbus, docks.clone()), relay.addr().clone(), parts::admin(config, &doors));
+    let rooms = (services.clone(), xbus, docks.clone(), ScheduleClient::new(access.clone()));
+    let admin = Admin::new(rooms, relay.addr().clone(), parts::admin(config, &doors));
     let live = doors.iter().filter_map(|door| Some((door.name(), door.live()?)));
     let live_peers = LivePeers::new(bus.live_subjects().clone(), services.peers.clone(), bus.metrics().clone());
     actix_web::rt::spawn(Arc::clone(&live_peers).run(stop.clone()));

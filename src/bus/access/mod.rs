@@ -148,6 +148,12 @@ impl Access {
         self.inner.enabled.may_create(name) || self.bus().node().state().has_namespace(name)
     }
 
+    /// Whether a publish may create a namespace.
+    #[must_use]
+    pub fn may_create(&self, name: &str) -> bool {
+        self.inner.enabled.may_create(name)
+    }
+
     /// Stores a publish, or sends a message to an inbox. Returns the id and index of a single event.
     ///
     /// # Errors

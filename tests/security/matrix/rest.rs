@@ -42,6 +42,12 @@ post /api/definitions/{id}/sync | /api/definitions/none/sync | process all/none 
 get /api/definitions/{id}/logs | /api/definitions/nobody/logs | process all/nobody |
 get /api/docks |  | admin:read docks |
 get /api/processes |  |  |
+get /api/schedules |  | admin:read schedules |
+get /api/schedules/{name} | /api/schedules/none | admin:read schedules/none |
+put /api/schedules/{name} | /api/schedules/none | admin:write schedules/none | {}
+patch /api/schedules/{name} | /api/schedules/none | admin:write schedules/none | {}
+delete /api/schedules/{name} | /api/schedules/none | admin:write schedules/none |
+post /api/schedules/{name}/run | /api/schedules/none/run | admin:write schedules/none |
 get /api/namespaces |  | admin:read namespaces |
 post /api/namespaces |  | admin:write namespaces/made | {"name":"made"}
 get /api/namespaces/{name} | /api/namespaces/none | admin:read namespaces/none |

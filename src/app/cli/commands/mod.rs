@@ -16,6 +16,7 @@ pub(super) mod namespaces;
 pub(super) mod processes;
 pub(super) mod publish;
 pub(super) mod restore;
+pub(super) mod schedules;
 pub(super) mod security;
 pub(super) mod serve;
 pub(super) mod subscribe;

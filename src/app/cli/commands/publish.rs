@@ -79,7 +79,7 @@ struct NewEvent<'a> {
 }
 
 /// Reads a header. The node checks the name and the value.
-fn header(text: &str) -> Result<(String, String), String> {
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("a header is `Name: value`")?;
     HeaderList::default().push(name, value.trim()).map_err(|error| error.to_string())?;
     Ok((name.to_owned(), value.trim().to_owned()))

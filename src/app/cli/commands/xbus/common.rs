@@ -9,7 +9,7 @@ use crate::app::cli::shared::http::Client;
 use crate::app::cli::shared::output::{print, table};
 
 /// A member of an answer as text: texts as they are, lists with commas, `yes` and `no`, and nothing for `null`.
-pub(super) fn text(of: &Value, member: &str) -> String {
+pub(in crate::app::cli) fn text(of: &Value, member: &str) -> String {
     match of.get(member) {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),
@@ -25,7 +25,7 @@ pub(super) fn text(of: &Value, member: &str) -> String {
 }
 
 /// Prints a list: JSON as it came, or a table of these members.
-pub(super) fn list(global: &Global, items: Vec<Value>, columns: &[(&str, &str)]) -> anyhow::Result<()> {
+pub(in crate::app::cli) fn list(global: &Global, items: Vec<Value>, columns: &[(&str, &str)]) -> anyhow::Result<()> {
     if global.output == Output::Json {
         return print(&Value::Array(items).to_string());
     }
@@ -35,7 +35,7 @@ pub(super) fn list(global: &Global, items: Vec<Value>, columns: &[(&str, &str)])
 }
 
 /// Prints the answer to a change: JSON as it came, or a sentence.
-pub(super) fn told(global: &Global, answer: &Value, sentence: &str) -> anyhow::Result<()> {
+pub(in crate::app::cli) fn told(global: &Global, answer: &Value, sentence: &str) -> anyhow::Result<()> {
     match global.output {
         Output::Json => print(&answer.to_string()),
         Output::Table => print(sentence),

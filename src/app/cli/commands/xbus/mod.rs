@@ -5,7 +5,7 @@
 
 pub(in crate::app::cli) mod account;
 pub(in crate::app::cli) mod actor;
-mod common;
+pub(in crate::app::cli) mod common;
 pub(in crate::app::cli) mod emit;
 pub(in crate::app::cli) mod envelope;
 mod gateway;
