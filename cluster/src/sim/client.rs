@@ -10,8 +10,8 @@ use rollbook_core::entry::{FLAG_CREATE, FLAG_KEYED, begin_publish, finish_publis
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
 
-use super::roll;
 use super::world::{NODES, Reachable, World};
+use super::{roll, ticks};
 
 /// Most events that a client sends without waiting for answers.
 const BURST_MAX: u64 = 6;
@@ -68,6 +68,9 @@ impl Client {
             story.outcomes.extend(burst.iter().cloned().zip(outcomes));
             story.bursts.push(burst);
             self.change_roll().await;
+            if let Some(Reachable { node, .. }) = self.world.node(1 + self.world.dice.below(NODES)) {
+                ticks::propose(&node).await;
+            }
             tokio::time::sleep(Duration::from_millis(self.world.dice.below(120))).await;
         }
         story

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::client::{Outcome, Story};
+use super::ticks;
 use super::world::Books;
 
 pub(super) fn judge(books: &[Books], story: &Story) -> Vec<String> {
@@ -12,6 +13,10 @@ pub(super) fn judge(books: &[Books], story: &Story) -> Vec<String> {
     }
     let mut places: BTreeMap<&str, Vec<(&str, u64)>> = BTreeMap::new();
     for (namespace, events) in books.first().into_iter().flatten() {
+        if namespace == ticks::NAMESPACE {
+            broken.extend(ticks::judge(events));
+            continue;
+        }
         for (sequence, id) in (1_u64..).zip(events) {
             places.entry(id).or_default().push((namespace, sequence));
         }

@@ -8,8 +8,8 @@
 //! over; logs are settled and purged, so that snapshots are needed. One seed is one run. Clients publish each event
 //! once and remember the answers; in the end, when nothing fails any more, every node must be ready soon, have every
 //! acknowledged event once, at the place that was acknowledged, and no event that was refused, and all nodes the same
-//! book, the same rules and the same rows. In every other run a node begins with a release that does not know the
-//! newest feature level, and is upgraded on the way.
+//! book, the same rules and the same rows. Ticks of a schedule, which all clients propose, are there once each. In every
+//! other run a node begins with a release that does not know the newest feature level, and is upgraded on the way.
 
 mod client;
 mod dice;
@@ -17,6 +17,7 @@ mod disk;
 mod judge;
 mod net;
 mod roll;
+mod ticks;
 mod world;
 
 use std::path::Path;
@@ -104,6 +105,8 @@ fn check(world: &World, story: &Story) {
     assert!(world.rows().windows(2).all(|pair| pair[0] == pair[1]), "two nodes have different rows");
     let broken = judge(&world.books(), story);
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+    let ticked = world.books().first().is_some_and(|books| books.contains_key(ticks::NAMESPACE));
+    assert!(ticked, "no tick was stored: the simulation proves nothing of them");
     let acknowledged =
         story.outcomes.values().filter(|outcome| matches!(outcome, Outcome::Acknowledged { .. })).count();
     assert!(acknowledged > 0, "nothing was acknowledged: the simulation proves nothing");
