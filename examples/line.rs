@@ -62,7 +62,7 @@ async fn publish(access: &Access, line: &str) -> Result<String, Fault> {
 
 async fn subscribe(access: &Access, pattern: &str, stream: &mut Option<Body>) -> Result<String, Fault> {
     let pattern = Pattern::parse(pattern).map_err(|error| Fault::bad(error.to_string()))?;
-    let wanted = Subscribe { pattern, start: Start::Newest, manual: None, consumer_id: None, durable: None };
+    let wanted = Subscribe::new(pattern, Start::Newest);
     *stream = Some(access.follow(wanted).await?.1);
     Ok("+OK".to_owned())
 }

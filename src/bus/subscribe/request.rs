@@ -151,6 +151,14 @@ pub fn max_in_flight(count: u64) -> Result<u32, Fault> {
 }
 
 impl Subscribe {
+    /// A subscription to all events of a pattern, without acknowledgement, whose cursor ends with the stream.
+    #[must_use]
+    pub fn new(pattern: Pattern, start: Start) -> Self {
+        let (manual, consumer_id, durable) = (None, None, None);
+        let (filter, order_by, batch) = (HeaderFilter::default(), None, None);
+        Self { pattern, start, manual, consumer_id, durable, filter, order_by, batch }
+    }
+
     /// Checks that the parameters fit each other, and sets the bounds of a batch.
     ///
     /// # Errors
