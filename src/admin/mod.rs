@@ -30,6 +30,7 @@ use rollbook_cluster::live::Live;
 use serde::Serialize;
 
 use crate::base::clock;
+use crate::bus::consume::letters::jobs::LetterJobs;
 use crate::bus::docks::hub::DockHub;
 use crate::bus::handle::Bus;
 use crate::bus::relay::Relay;
@@ -77,6 +78,7 @@ pub struct Admin {
     draining: AtomicBool,
     keys: keys::IdempotencyKeys,
     replays: Replays,
+    letter_jobs: LetterJobs,
     began: Instant,
 }
 
@@ -109,6 +111,7 @@ impl Admin {
             draining: AtomicBool::new(false),
             keys: keys::IdempotencyKeys::default(),
             replays: Replays::default(),
+            letter_jobs: LetterJobs::default(),
             began: clock::now(),
         })
     }
@@ -150,6 +153,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(routes::events::mount)
         .configure(routes::consumers::mount)
         .configure(routes::schedules::operations::mount)
+        .configure(routes::dead_letters::mount)
         .configure(routes::cluster::mount)
         .configure(routes::config::mount)
         // The commands come before the services, because `restart-all` is a command and could be the id of a service.

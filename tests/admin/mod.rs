@@ -4,6 +4,8 @@
 mod config;
 /// Pause, resume and reset of durable consumers.
 mod consumers;
+/// Events that were given up.
+mod dead_letters;
 /// Looking up stored events.
 mod events;
 /// Processes on docks.

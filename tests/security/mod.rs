@@ -10,6 +10,8 @@ mod bootstrap;
 mod canary;
 /// Certificates of clients.
 mod certificates;
+/// Dead letters of a part of the subjects.
+mod dead_letters;
 /// Other ways to what one may not have.
 mod edges;
 /// What of the log somebody sees who may subscribe to a part of it.

@@ -7,6 +7,7 @@ pub(super) mod commands;
 pub(super) mod config;
 pub(super) mod connections;
 pub(super) mod consumers;
+pub(super) mod dead_letters;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod metrics;

@@ -10,8 +10,8 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::reference;
 use super::{
-    cluster, commands, config, connections, consumers, events, namespaces, processes, schedules, security, services,
-    xbus,
+    cluster, commands, config, connections, consumers, dead_letters, events, namespaces, processes, schedules,
+    security, services, xbus,
 };
 use crate::admin::operation::{Need, get_for};
 use crate::admin::resource::resource;
@@ -70,6 +70,14 @@ const PAGES: &str = "/docs/{_:.*}";
         consumers::reset,
         consumers::pause,
         consumers::resume,
+        dead_letters::letters::list,
+        dead_letters::letters::show,
+        dead_letters::letters::retry_one,
+        dead_letters::letters::discard_one,
+        dead_letters::jobs::begin,
+        dead_letters::jobs::list,
+        dead_letters::jobs::show,
+        dead_letters::jobs::cancel,
         cluster::cluster,
         cluster::join,
         cluster::promote,

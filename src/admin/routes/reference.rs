@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 const EXAMPLES: &str = include_str!("../pages/examples.json");
 
 /// The meaning of path parameters, by the tag of the operation.
-const PARTS: [(&str, &str, &str); 23] = [
+const PARTS: [(&str, &str, &str); 24] = [
     ("services", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "service", "Name of a capability, or id of a service, of any door."),
@@ -15,6 +15,7 @@ const PARTS: [(&str, &str, &str); 23] = [
     ("connections", "id", "Id of the connection, as in `GET /api/connections`."),
     ("consumers", "namespace", "Namespace of the consumer."),
     ("consumers", "name", "Name of the durable consumer or group, as in `GET /api/consumers`."),
+    ("dead-letters", "id", "Id of the dead letter, or its index in the namespace `_dead_`; or id of the job, a UUID."),
     ("namespaces", "name", "Name of the namespace: the first part of its subjects."),
     ("events", "namespace", "Name of the namespace: the first part of its subjects."),
     ("events", "event", "Id of the event, or its index in the namespace."),

@@ -9,7 +9,7 @@ use crate::admin::resource::resource;
 use crate::admin::{Admin, DoorView};
 
 /// Paths for readers, with their purpose.
-const PLACES: [(&str, &str); 10] = [
+const PLACES: [(&str, &str); 11] = [
     ("/docs/", "reference of /api, to read and try"),
     ("/openapi.json", "the same for programs"),
     ("/docs/service.html", "a page that is a service while it is open"),
@@ -17,6 +17,7 @@ const PLACES: [(&str, &str); 10] = [
     ("/api/services", "the services on the roll"),
     ("/api/namespaces", "the namespaces of the event log"),
     ("/api/consumers", "the durable consumers and groups of the event log"),
+    ("/api/dead-letters", "the events that were given up"),
     ("/readyz", "whether the node takes requests"),
     ("/livez", "whether the process is alive"),
     ("/metrics", "for Prometheus"),

@@ -9,5 +9,6 @@ pub mod consumer;
 pub mod cursor;
 pub mod dead_letter;
 pub mod event_page;
+pub mod letters;
 pub mod registry;
 pub mod source;

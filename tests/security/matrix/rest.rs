@@ -29,6 +29,14 @@ delete /api/consumers/{namespace}/{name} | /api/consumers/o/none | admin:write c
 post /api/consumers/{namespace}/{name}/reset | /api/consumers/o/none/reset | admin:write consumers/o/none | {}
 post /api/consumers/{namespace}/{name}/pause | /api/consumers/o/none/pause | admin:write consumers/o/none |
 post /api/consumers/{namespace}/{name}/resume | /api/consumers/o/none/resume | admin:write consumers/o/none |
+get /api/dead-letters |  | subscribe _dead_.> |
+get /api/dead-letters/{id} | /api/dead-letters/none | subscribe _dead_.> |
+post /api/dead-letters/{id}/retry | /api/dead-letters/none/retry | subscribe _dead_.> | {}
+post /api/dead-letters/{id}/discard | /api/dead-letters/none/discard | admin:write dead-letters |
+get /api/dead-letter-jobs |  | admin:read dead-letters |
+post /api/dead-letter-jobs |  | admin:write dead-letters | {}
+get /api/dead-letter-jobs/{id} | /api/dead-letter-jobs/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:read dead-letters |
+delete /api/dead-letter-jobs/{id} | /api/dead-letter-jobs/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:write dead-letters |
 get /api/definitions |  |  |
 get /api/definitions/{id} | /api/definitions/none | process all/none |
 put /api/definitions/{id} | /api/definitions/none | process all/none | {}

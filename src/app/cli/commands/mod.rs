@@ -8,6 +8,7 @@ pub(super) mod cert;
 pub(super) mod cluster;
 pub(super) mod config;
 pub(super) mod consumers;
+pub(super) mod dead_letters;
 pub(super) mod dump;
 pub(super) mod events;
 pub(super) mod health;

@@ -386,6 +386,9 @@ fn hint(status: u16, text: &str, code: &str, retry_after: Option<Duration>) -> S
             _ => String::new(),
         },
         (404, None) if text.starts_with("consumer ") => "; `rollbook consumers list` shows what there is".to_owned(),
+        (404, None) if text.starts_with("there is no dead letter ") => {
+            "; `rollbook dead-letters list --state all` shows what there is".to_owned()
+        }
         (404, None) if text.starts_with("node ") => "; `rollbook cluster status` shows what there is".to_owned(),
         (413, _) => "; send less at a time, or raise sse.body_bytes_max of the node".to_owned(),
         (503, _) => "; try again, and see `rollbook health`".to_owned(),
