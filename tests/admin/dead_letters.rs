@@ -288,3 +288,68 @@ fn jobs_count_are_cancelled_and_refuse_what_is_wrong() {
     assert_eq!(jobs["items"].as_array().map(Vec::len), Some(3), "{jobs}");
     assert_eq!(letters(&node, &format!("state=discarded&reason={}", encode("no"))).len(), 2);
 }
+
+/// Subscribes to `work.>` with acknowledgement and these parameters more, and rejects the next event.
+fn reject_next(node: &Node, more: &[(&str, &str)]) {
+    let mut query = vec![("subject", "work.>"), ("start", "oldest"), ("ack", "manual"), ("redelivery", "2m")];
+    query.extend_from_slice(more);
+    let mut stream = node.subscribe(&query);
+    let (event, consumer_id) = (stream.next_event(SOON).event_id(), stream.consumer_id());
+    let query = [("consumer_id", consumer_id.as_str()), ("event_id", &event), ("action", "reject"), ("reason", "no")];
+    let answer = node.http().request("PUT", &target(&query), &[], b"");
+    assert_eq!(answer.status, 202, "{}", answer.text());
+}
+
+#[test]
+fn a_subscription_names_the_subject_of_its_dead_letters() {
+    let node = Node::start(&Options::namespaces("work,orders"));
+    node.publish("work.a", "1");
+    let named = ("dead_letter", "orders.failed");
+    reject_next(&node, &[named]);
+    reject_next(&node, &[named, ("group", "w")]);
+    let mut kept = node.replay("orders.>");
+    for (event, group) in kept.events(2, SOON).iter().zip([Value::Null, json!("w")]) {
+        let letter = event.payload();
+        assert_eq!((event.subject().as_str(), &letter["group"]), ("orders.failed", &group), "{letter}");
+        assert_eq!((&letter["event"]["payload"], &letter["reason"]), (&json!(1), &json!("no")));
+    }
+    assert_eq!(letters(&node, "state=all"), [Value::Null; 0], "none is in _dead_");
+    for (wrong, text) in [
+        ("_dead_.x", "namespace _dead_ is reserved"),
+        ("roll.x", "namespace roll is reserved"),
+        ("work.failed", "work.> itself gets work.failed"),
+        ("none.x", "namespace not found: none"),
+        ("orders.*", "* or >"),
+        ("orders", "missing namespace"),
+    ] {
+        let refused = node.get(&target(&[("subject", "work.>"), ("ack", "manual"), ("dead_letter", wrong)]));
+        assert_eq!(refused.status, 400, "{wrong}");
+        assert!(refused.text().contains(text), "{wrong}: {}", refused.text());
+    }
+    // The namespace goes while a stream is open: the letter is not lost with it.
+    node.publish("work.b", "2");
+    let query = [("subject", "work.b"), ("start", "oldest"), ("ack", "manual"), named];
+    let mut stream = node.subscribe(&query);
+    let event = stream.next_event(SOON).event_id();
+    assert_eq!(node.web("DELETE", "/api/namespaces/orders", "").status, 204);
+    let query = [("consumer_id", stream.consumer_id()), ("event_id", event), ("action", "reject".to_owned())];
+    let query: Vec<(&str, &str)> = query.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(node.http().request("PUT", &target(&query), &[], b"").status, 202);
+    assert_eq!(await_letters(&node, "", 1)[0]["subject"], "work.b");
+}
+
+#[test]
+fn the_subject_of_dead_letters_is_told_to_the_node_that_serves_the_consumer() {
+    let cluster = Cluster::start_with(Options::namespaces("work,orders"));
+    cluster.node(1).publish("work.a", "1");
+    // The first node serves the consumer from now on, and has no member.
+    let query = [("subject", "work.>"), ("start", "oldest"), ("ack", "manual"), ("consumer", "c")];
+    drop(cluster.node(1).subscribe(&query));
+    wait_for("the event at the second node", SOON, || {
+        (cluster.node(2).consumer("work", "c")?["lag"] == 1).then_some(())
+    });
+    reject_next(cluster.node(2), &[("consumer", "c"), ("dead_letter", "orders.failed")]);
+    let letter = cluster.node(3).replay("orders.>").next_event(SOON).payload();
+    assert_eq!((&letter["consumer"], &letter["event"]["subject"]), (&json!("c"), &json!("work.a")), "{letter}");
+    assert_eq!(letters(cluster.node(3), "state=all"), [Value::Null; 0]);
+}

@@ -77,3 +77,17 @@ fn a_job_publishes_only_where_its_principal_may_and_reads_only_what_it_may() {
         rest(secured.web, Some(&narrow), ("POST", "/api/dead-letter-jobs", r#"{"action":"discard","filter":{}}"#));
     assert_eq!(all.status, 403, "{}", all.text());
 }
+
+#[test]
+fn a_subscription_names_a_subject_for_its_dead_letters_only_where_it_may_publish() {
+    let secured = with_letters();
+    let (token, _) = secured.root.principal("user:reader", &["subscribe work.>", "publish other.failed"]);
+    let ask = |dead_letter: &str| {
+        let path = format!("/?subject=work.>&ack=manual&dead_letter={dead_letter}");
+        log(secured.log, Some(&token), ("GET", &path, "")).status
+    };
+    assert_eq!([ask("other.x"), ask("_dead_.x")], [403, 400]);
+    let query = [("subject", "work.>"), ("start", "oldest"), ("ack", "manual"), ("dead_letter", "other.failed")];
+    let mut stream = subscribe(&secured, Some(&token), &query);
+    assert_eq!(stream.next_event(SOON).subject(), "work.a");
+}

@@ -53,6 +53,7 @@ impl Access {
     /// Why there is none.
     pub async fn open(&self, wanted: Subscribe, target: StreamTarget) -> Result<(), Fault> {
         self.identity.check_subscription(&wanted.pattern)?;
+        self.prepare_dead_letters(&wanted).await?;
         let place = self.identity.usage().stream()?;
         if wanted.pattern.is_inbox() {
             let listening = self.bus().reply_subjects().listen(wanted.pattern.as_str());
@@ -153,17 +154,36 @@ impl Access {
         }
     }
 
+    /// Checks that the client may publish under the subject that it names for its dead letters, and that there is such a
+    /// namespace when the first letter comes.
+    async fn prepare_dead_letters(&self, wanted: &Subscribe) -> Result<(), Fault> {
+        let Some(subject) = wanted.manual.as_ref().and_then(|policy| policy.dead_letter.as_ref()) else {
+            return Ok(());
+        };
+        self.identity.check_publish(subject.as_str())?;
+        if !self.is_writable(subject.namespace()) {
+            return Err(Fault::bad(format!("dead_letter: namespace not found: {}", subject.namespace())));
+        }
+        self.ensure_namespace(subject.namespace()).await
+    }
+
+    /// Creates a namespace that the client may create, unless it is there.
+    async fn ensure_namespace(&self, name: &str) -> Result<(), Fault> {
+        if self.bus().node().state().namespace(name).is_some() {
+            return Ok(());
+        }
+        let create = NamespaceCreate { name: name.to_owned(), retention: Retention::default() };
+        match self.propose(Command::NamespaceCreate(create)).await {
+            Ok(_) | Err(Refusal::NamespaceExists(_)) => Ok(()),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
     /// Creates the durable consumer, or finds it. Returns its specification and the serving node.
     async fn served(&self, durable: &Durable, wanted: &Subscribe, next: u64) -> Result<(ConsumerSpec, Owner), Fault> {
         let (pattern, node) = (&wanted.pattern, self.bus().node());
         let namespace = pattern.namespace();
-        if node.state().namespace(namespace).is_none() {
-            let create = NamespaceCreate { name: namespace.to_owned(), retention: Retention::default() };
-            match self.propose(Command::NamespaceCreate(create)).await {
-                Ok(_) | Err(Refusal::NamespaceExists(_)) => {}
-                Err(refusal) => return Err(refusal.into()),
-            }
-        }
+        self.ensure_namespace(namespace).await?;
         let consumer = Consumer {
             name: durable.name.clone(),
             subject: pattern.as_str().to_owned(),

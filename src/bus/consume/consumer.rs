@@ -13,6 +13,7 @@ use std::time::Duration;
 use actix::prelude::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, WrapFuture};
 use rollbook_core::consumer::{Consumer as Known, Range};
 use rollbook_core::error::Refusal;
+use rollbook_core::subjects::subject::Subject;
 
 use super::cursor::Cursor;
 use super::source::{Page, Source, SourceProgress};
@@ -93,6 +94,8 @@ pub struct Consumer {
     save_is_due: bool,
     /// Wakes the consumer when the wait for an acknowledgement ends.
     alarm: Alarm,
+    /// The subject of dead letters that the member which joined last has named: for events whose member has left.
+    dead_letter: Option<Subject>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -122,6 +125,7 @@ impl Consumer {
             unsaved: 0,
             save_is_due: false,
             alarm: Alarm::default(),
+            dead_letter: None,
         }
     }
 
@@ -438,6 +442,7 @@ impl Handler<Join> for Consumer {
             }
         }
         if self.spec.manual {
+            self.dead_letter.clone_from(&join.policy.dead_letter);
             self.window.join(join.member, join.policy.clone());
         }
         self.members.insert(join.member, MemberHandle { join, busy: false });

@@ -1,5 +1,5 @@
-//! Dead letters: events that no client acknowledged. They are stored in the namespace `dead`, where an operator finds
-//! them.
+//! Dead letters: events that no client acknowledged. They are stored in the namespace `_dead_`, where an operator finds
+//! them ([`super::letters`]), or under the subject that their subscription has named.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use rollbook_core::entry::{FLAG_CREATE, FLAG_INTERNAL, FLAG_KEYED, begin_publish, finish_publish};
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
-use rollbook_core::subjects::subject::Namespace;
+use rollbook_core::subjects::subject::{Namespace, Subject};
 
 use crate::base::clock;
 use crate::bus::delivery::window::GivenUp;
@@ -36,6 +36,8 @@ pub struct DeadLetter {
     /// Dedupe key of the letter: two nodes, or one node that does not know the outcome of its first try, store the
     /// letter once.
     pub once: Option<String>,
+    /// The subject that the subscription has named for its dead letters; `None`: `_dead_.` and the subject of the event.
+    pub to: Option<Subject>,
 }
 
 impl DeadLetter {
@@ -53,18 +55,25 @@ impl DeadLetter {
             tracing::warn!(event = %self.item.id(), consumer_id = self.consumer_id, "a dead letter was not acknowledged; it stays where it is");
             return true;
         }
-        let Ok(frame) = self.frame(&subject) else {
-            tracing::error!(event = %self.item.id(), "a dead letter cannot be encoded");
-            return true;
-        };
+        let mut to = self.to.as_ref().map(Subject::as_str);
         while ours().await {
-            match bus.proposer().propose(frame.clone().into()).await {
+            let Ok(frame) = self.frame(&subject, to) else {
+                tracing::error!(event = %self.item.id(), "a dead letter cannot be encoded");
+                return true;
+            };
+            match bus.proposer().propose(frame.into()).await {
                 Ok(_) => {
                     bus.metrics().dead_letters.inc();
                     return true;
                 }
                 // Stored before, by a try whose answer was lost or by another start.
                 Err(Refusal::KeyProcessed(_)) => return true,
+                // The namespace is gone. The letter must not be lost with it.
+                Err(refusal @ (Refusal::NamespaceNotFound(_) | Refusal::NamespaceReserved(_))) if to.is_some() => {
+                    tracing::warn!(%refusal, event = %self.item.id(), "a dead letter is stored in _dead_ instead of {to:?}");
+                    to = None;
+                    continue;
+                }
                 Err(refusal) => {
                     tracing::warn!(%refusal, event = %self.item.id(), "a dead letter is not stored yet");
                 }
@@ -74,13 +83,15 @@ impl DeadLetter {
         false
     }
 
-    /// The publish of the letter.
-    fn frame(&self, subject: &str) -> Result<Vec<u8>, Refusal> {
+    /// The publish of the letter, under the subject `to` or that of letters of `subject`.
+    fn frame(&self, subject: &str, to: Option<&str>) -> Result<Vec<u8>, Refusal> {
         let mut frame = Vec::new();
-        begin_publish(&mut frame, Namespace::DEAD)?;
+        let own = format!("{}.{subject}", Namespace::DEAD);
+        let stored = to.unwrap_or(&own);
+        begin_publish(&mut frame, stored.split('.').next().unwrap_or_default())?;
         let payload = self.payload();
         let event = Event {
-            subject: &format!("{}.{subject}", Namespace::DEAD),
+            subject: stored,
             key: self.once.as_deref().unwrap_or_default(),
             created_at: clock::timestamp(),
             payload: Some(&payload),
@@ -88,7 +99,9 @@ impl DeadLetter {
         };
         event.encode(&mut frame).map_err(|error| Refusal::Malformed(error.to_string()))?;
         let keyed = if self.once.is_some() { FLAG_KEYED } else { 0 };
-        finish_publish(&mut frame, 0, FLAG_CREATE | FLAG_INTERNAL | keyed, 1)?;
+        // Only the bus writes to its own namespace; that of the subscription is there since it began.
+        let of_bus = if to.is_none() { FLAG_CREATE | FLAG_INTERNAL } else { 0 };
+        finish_publish(&mut frame, 0, of_bus | keyed, 1)?;
         Ok(frame)
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rollbook_core::subjects::subject::Subject;
+
 /// Shortest redelivery wait that a client may choose.
 pub const REDELIVERY_MIN: Duration = Duration::from_millis(100);
 /// Most events in flight that a member may choose.
@@ -29,6 +31,8 @@ pub struct DeliveryPolicy {
     pub in_flight_max: u32,
     /// Most deliveries to the member in all, after which the member gets nothing any more; `None`: as many as there are.
     pub quota: Option<u32>,
+    /// The subject of dead letters in place of `_dead_.` and the subject of the event.
+    pub dead_letter: Option<Subject>,
 }
 
 impl Default for DeliveryPolicy {
@@ -40,6 +44,7 @@ impl Default for DeliveryPolicy {
             count_max: 3,
             in_flight_max: 1,
             quota: None,
+            dead_letter: None,
         }
     }
 }

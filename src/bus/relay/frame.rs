@@ -10,6 +10,7 @@ use bytes::Bytes;
 use prost::Message;
 use rollbook_core::error::Refusal;
 use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::subjects::subject::Subject;
 use rollbook_core::time::Timestamp;
 
 use self::acknowledgement::{Ack, RemoteAck};
@@ -169,6 +170,10 @@ pub(in crate::bus) struct RemoteJoin {
     /// The headers that events must have, as `NAME:VALUE`.
     #[prost(string, repeated, tag = "16")]
     headers: Vec<String>,
+    /// The subject of dead letters. A serving node of an older release does not know the field, and stores the letters
+    /// in the namespace `_dead_`.
+    #[prost(string, optional, tag = "17")]
+    dead_letter: Option<String>,
 }
 
 impl RemoteJoin {
@@ -188,6 +193,7 @@ impl RemoteJoin {
             in_flight_max: join.policy.in_flight_max,
             backoff_ms: join.policy.backoff.iter().copied().map(whole_millis).collect(),
             quota: join.policy.quota.unwrap_or_default(),
+            dead_letter: join.policy.dead_letter.as_ref().map(|subject| subject.as_str().to_owned()),
             order_by: join.spec.order_by.as_ref().map(OrderBy::text).unwrap_or_default(),
             headers: join.spec.filter.iter().map(|(name, value)| format!("{name}:{value}")).collect(),
         }
@@ -211,8 +217,9 @@ impl RemoteJoin {
             self.backoff_ms.iter().take(BACKOFF_MAX).map(|wait| Duration::from_millis(*wait).max(REDELIVERY_MIN));
         let in_flight_max = self.in_flight_max.max(1);
         let (backoff, count_max) = (backoff.collect(), self.count_max);
+        let dead_letter = self.dead_letter.as_ref().and_then(|subject| Subject::parse(subject).ok());
         let quota = Some(self.quota).filter(|quota| *quota > 0);
-        let policy = DeliveryPolicy { redelivery, backoff, count_max, in_flight_max, quota };
+        let policy = DeliveryPolicy { redelivery, backoff, count_max, in_flight_max, quota, dead_letter };
         Some((spec, policy))
     }
 }
@@ -460,6 +467,21 @@ mod tests {
         }
         let before = parts::MemberKey { namespace: "app".into(), consumer: "c".into(), member: 7 }.encode_to_vec();
         assert_eq!(RemoteLeave::decode(before.as_slice()).unwrap().into_leave().departure, Departure::Gone);
+    }
+
+    #[test]
+    fn the_subject_of_dead_letters_is_told_and_a_release_before_says_none() {
+        let there = |dead_letter: Option<&str>| {
+            let join = RemoteJoin {
+                pattern: "a.b".into(),
+                dead_letter: dead_letter.map(str::to_owned),
+                ..RemoteJoin::default()
+            };
+            let there = RemoteJoin::decode(join.encode_to_vec().as_slice()).unwrap().spec().unwrap().1.dead_letter;
+            there.map(|subject| subject.as_str().to_owned())
+        };
+        assert_eq!(there(Some("a.failed")).as_deref(), Some("a.failed"));
+        assert_eq!([there(None), there(Some("a.*"))], [None, None]);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub struct SubscribeJson {
     redelivery_count: Option<Whole>,
     #[serde(alias = "maxInFlight", alias = "in_flight")]
     max_in_flight: Option<Whole>,
+    #[serde(alias = "deadLetter")]
+    dead_letter: Option<String>,
 }
 
 impl SubscribeJson {
@@ -61,6 +63,7 @@ impl SubscribeJson {
             backoff: self.backoff.as_deref(),
             redelivery_count: self.redelivery_count.map(|Whole(count)| count),
             max_in_flight: self.max_in_flight.map(|Whole(count)| count),
+            dead_letter: self.dead_letter.as_deref(),
         };
         options.subscribe()
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::subjects::subject::{Namespace, Subject};
 use rollbook_core::time::Timestamp;
 
 use super::batch::Batch;
@@ -82,6 +83,8 @@ pub struct Options<'a> {
     pub redelivery_count: Option<u64>,
     /// Most events in flight, 1 to [`IN_FLIGHT_MAX`]; absent means [`IN_FLIGHT_DEFAULT`].
     pub max_in_flight: Option<u64>,
+    /// The subject of dead letters, see [`dead_letter`].
+    pub dead_letter: Option<&'a str>,
 }
 
 impl Options<'_> {
@@ -98,6 +101,7 @@ impl Options<'_> {
             count_max: count.unwrap_or(DeliveryPolicy::default().count_max),
             in_flight_max: self.max_in_flight.map_or(Ok(IN_FLIGHT_DEFAULT), max_in_flight)?,
             quota: None,
+            dead_letter: None,
         };
         let manual = match self.ack {
             None | Some("none") => None,
@@ -105,6 +109,8 @@ impl Options<'_> {
             Some(_) => return Err(Fault::bad("ack: expected \"none\" or \"manual\"")),
         };
         let pattern = Pattern::parse(self.subject).map_err(|error| Fault::bad(error.to_string()))?;
+        let dead_letter = self.dead_letter.map(|text| dead_letter(text, &pattern)).transpose()?;
+        let manual = manual.map(|policy| DeliveryPolicy { dead_letter, ..policy });
         let start = Start::named(self.start, self.since)?;
         let wanted = Subscribe {
             pattern,
@@ -148,6 +154,22 @@ pub fn backoff(text: &str) -> Result<Arc<[Duration]>, Fault> {
 pub fn max_in_flight(count: u64) -> Result<u32, Fault> {
     let found = u32::try_from(count).ok().filter(|count| (1..=IN_FLIGHT_MAX).contains(count));
     found.ok_or_else(|| Fault::bad(format!("max_in_flight: 1 to {IN_FLIGHT_MAX}")))
+}
+
+/// The parameter `dead_letter`: the subject of the dead letters of a subscription in place of `_dead_.` and the subject of
+/// the event. The subscription must not get that subject itself, or a letter that fails would go round for ever.
+///
+/// # Errors
+/// The text is no subject to publish under, or one of the subscription itself.
+pub fn dead_letter(text: &str, pattern: &Pattern) -> Result<Subject, Fault> {
+    let subject = Subject::parse(text).map_err(|error| Fault::bad(format!("dead_letter: {error}")))?;
+    if Namespace::is_reserved(subject.namespace()) {
+        return Err(Fault::bad(format!("dead_letter: namespace {} is reserved", subject.namespace())));
+    }
+    if pattern.matches(text) {
+        return Err(Fault::bad(format!("dead_letter: {pattern} itself gets {text}")));
+    }
+    Ok(subject)
 }
 
 impl Subscribe {

@@ -11,6 +11,7 @@ use actix::prelude::{
 };
 use bytes::Bytes;
 use rollbook_core::subjects::pattern::Pattern;
+use rollbook_core::subjects::subject::Subject;
 
 use self::pull::Pull;
 use super::batch::Batch;
@@ -94,6 +95,8 @@ struct Manual {
     window: Window,
     /// Wakes the stream when the wait for an acknowledgement ends.
     alarm: Alarm,
+    /// The subject of dead letters that the client has named.
+    dead_letter: Option<Subject>,
 }
 
 /// How the actor gets its events.
@@ -315,6 +318,7 @@ impl Subscription {
                         deliveries,
                         why,
                         once: None,
+                        to: self.letters_to(),
                     };
                     let bus = self.bus.clone();
                     let bury = async move { letter.store(&bus).await };
@@ -327,6 +331,11 @@ impl Subscription {
                 }
             }
         }
+    }
+
+    /// The subject of dead letters, if the client has named one.
+    fn letters_to(&self) -> Option<Subject> {
+        if let State::Manual(manual) = &self.state { manual.dead_letter.clone() } else { None }
     }
 
     /// Sets the alarm to the next end of a wait.
@@ -383,8 +392,10 @@ impl Actor for Subscription {
             Some(Delivery::Inbox(listening)) => self.listen(listening, ctx),
             Some(Delivery::Manual(source, policy, order_by)) => {
                 let mut window = Window::default().ordered_by(order_by);
+                let dead_letter = policy.dead_letter.clone();
                 window.join(SELF, policy);
-                self.state = State::Manual(Box::new(Manual { source: Some(source), window, alarm: Alarm::default() }));
+                let manual = Manual { source: Some(source), window, alarm: Alarm::default(), dead_letter };
+                self.state = State::Manual(Box::new(manual));
                 self.pump(ctx);
             }
             Some(Delivery::Member(mut membership)) => {

@@ -79,7 +79,8 @@ pub(super) fn subscribe(query: &Query<'_>, pattern: Pattern, last_event_id: Opti
     let backoff = query.given("backoff").map_or_else(|| Ok(Arc::default()), request::backoff)?;
     // The form of the specification has one event at a time.
     let in_flight_max = query.given("max_in_flight").map_or(Ok(1), in_flight)?;
-    let policy = DeliveryPolicy { redelivery, backoff, count_max, in_flight_max, quota: None };
+    let dead_letter = query.given("dead_letter").map(|text| request::dead_letter(text, &pattern)).transpose()?;
+    let policy = DeliveryPolicy { redelivery, backoff, count_max, in_flight_max, quota: None, dead_letter };
     let limit = query.given("limit").map(|text| text.parse().map_err(|_| invalid("limit", text))).transpose()?;
     let wanted = Subscribe {
         pattern,
@@ -196,6 +197,7 @@ mod tests {
         }
         if let Some(patience) = manual {
             line.push_str(&format!(" manual {}ms x{}", patience.redelivery.as_millis(), patience.count_max));
+            line.extend(patience.dead_letter.map(|subject| format!(" letters {}", subject.as_str())));
         }
         if let Some(id) = consumer_id {
             line.push_str(&format!(" as {id}"));
@@ -248,6 +250,12 @@ mod tests {
             ("subject=a.b&consumer_id=c_", "invalid consumer_id in query string"),
             ("subject=a.b&consumer_id=x", "invalid consumer_id in query string"),
             ("subject=a.b&consumer_id=c_a%0Aid:x", "invalid consumer_id in query string"),
+            ("subject=a.b&ack=manual&dead_letter=a.failed", "a.b newest manual 5000ms x3 letters a.failed"),
+            ("subject=a.b&ack=manual&dead_letter=", "a.b newest manual 5000ms x3"),
+            ("subject=a.b&dead_letter=a.*", "dead_letter: subject should not have * or >"),
+            ("subject=a.b&dead_letter=_dead_.x", "dead_letter: namespace _dead_ is reserved"),
+            ("subject=a.b&dead_letter=_bus_.x", "dead_letter: namespace _bus_ is reserved"),
+            ("subject=a.%3E&ack=manual&dead_letter=a.b", "dead_letter: a.> itself gets a.b"),
             ("subject=a.b&consumer=w", "a.b newest consumer w"),
             ("subject=a.b&group=w&ack=manual", "a.b newest manual 5000ms x3 group w"),
             ("subject=a.b&group=w&consumer=m", "a.b newest group w member m"),

@@ -111,6 +111,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     since: Option<&'a RawValue>,
     #[serde(borrow)]
+    dead_letter: Option<&'a RawValue>,
+    #[serde(borrow)]
     order_by: Option<&'a RawValue>,
     #[serde(borrow)]
     event_ids: Option<&'a RawValue>,
@@ -346,6 +348,7 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, FrameError> {
         None => number(fields.redelivery_ms, "redelivery_ms")?.map(Duration::from_millis),
         some => wait(some, "redelivery")?,
     };
+    let dead_letter = named(fields.dead_letter, "dead_letter")?;
     let (backoff, order_by) = (named(fields.backoff, "backoff")?, named(fields.order_by, "order_by")?);
     let headers = fields.headers.map(|raw| serde_json::from_str::<BTreeMap<String, String>>(raw.get())).transpose();
     let headers = headers.map_err(|_| bad("headers: expected an object of texts"))?;
@@ -364,6 +367,7 @@ fn subscription(fields: &Fields<'_>) -> Result<Subscribe, FrameError> {
         backoff: backoff.as_deref(),
         redelivery_count: number(fields.redelivery_count, "redelivery_count")?,
         max_in_flight: number(fields.max_in_flight, "max_in_flight")?,
+        dead_letter: dead_letter.as_deref(),
     };
     options.subscribe().map_err(|fault| bad(fault.text))
 }

@@ -73,6 +73,9 @@ pub struct SubscribeArgs {
     /// Most events without acknowledgement at a time [default: 256; with --count or --ack=manual 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(IN_FLIGHT_MAX)))]
     max_in_flight: Option<u32>,
+    /// Store dead letters under this subject rather than _dead_ and that of the event
+    #[arg(long, value_name = "SUBJECT")]
+    dead_letter: Option<String>,
     /// Stop after this many events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -158,6 +161,7 @@ fn query(args: &SubscribeArgs) -> Vec<(&'static str, String)> {
     add("redelivery", args.redelivery.map(duration::format));
     add("backoff", args.backoff.clone());
     add("redelivery_count", args.redelivery_count.map(|count| count.to_string()));
+    add("dead_letter", args.dead_letter.clone());
     let in_flight = (args.ack != Ack::None).then(|| args.in_flight()).filter(|most| *most > 1);
     add("max_in_flight", in_flight.map(|most| most.to_string()));
     query
@@ -213,8 +217,8 @@ mod tests {
         assert_eq!(query("app.> --ack"), "subject=app.>&start=newest&ack=manual&max_in_flight=256");
         assert_eq!(query("app.> --ack=manual"), "subject=app.>&start=newest&ack=manual");
         assert_eq!(
-            query("app.> --ack --count 3 --max-in-flight 2"),
-            "subject=app.>&start=newest&ack=manual&max_in_flight=2"
+            query("app.> --ack --count 3 --max-in-flight 2 --dead-letter app.failed"),
+            "subject=app.>&start=newest&ack=manual&dead_letter=app.failed&max_in_flight=2"
         );
         assert_eq!(
             query(

@@ -187,6 +187,7 @@ impl Consumer {
             deliveries,
             why,
             once: Some(serving.cursor.unique(item.sequence())),
+            to: handle.map_or_else(|| self.dead_letter.clone(), |handle| handle.join.policy.dead_letter.clone()),
         };
         let (bus, cursor) = (self.bus.clone(), serving.cursor.clone());
         let store_dead_letter =
