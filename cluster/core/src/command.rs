@@ -24,6 +24,7 @@ use crate::service::{
     InstanceLeave, InstanceMark, InstanceRegister, Registered, Removed, Service, ServiceExpire, ServiceRemove,
     ServiceUpdate,
 };
+use crate::timed::delayed::{DelayedCancel, DelayedDone, DelayedRelease};
 use crate::xbus::change as xbus;
 use crate::xbus::done::XbusDone;
 
@@ -121,6 +122,12 @@ pub enum Command {
     /// Change schedules, or let ticks of them pass. From feature level `TIMED` on.
     #[prost(message, tag = "31")]
     Schedule(Box<schedule::ScheduleChange>),
+    /// Append waiting events whose time has come. From feature level `TIMED` on.
+    #[prost(message, tag = "29")]
+    DelayedRelease(DelayedRelease),
+    /// Cancel a waiting event. From feature level `TIMED` on.
+    #[prost(message, tag = "30")]
+    DelayedCancel(DelayedCancel),
     /// Remove some rows that no rule needs any more, such as expired dedupe keys. From feature level `BOUNDED` on.
     #[prost(message, tag = "40")]
     Tidy(Tidy),
@@ -379,6 +386,7 @@ impl Command {
             Self::Xbus(_) => FeatureLevel::XBUS,
             Self::Dock(_) => FeatureLevel::DOCKS,
             Self::Schedule(_) => FeatureLevel::TIMED,
+            Self::DelayedRelease(_) | Self::DelayedCancel(_) => FeatureLevel::TIMED,
             // A cluster at the first level must be able to raise the level. The number inside the command says which
             // releases can apply the command.
             Self::LevelRaise(_)
@@ -457,6 +465,8 @@ pub enum Done {
     Xbus(Box<XbusDone>),
     /// What a change of docks did.
     Dock(DockDone),
+    /// The events that wait from now on, or that were cancelled.
+    Delayed(DelayedDone),
     /// One bounded step was done and work is left: the proposer proposes the same command again.
     More,
     /// The frame was accepted and has no result.

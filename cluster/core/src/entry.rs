@@ -8,8 +8,9 @@
 //! frame*  | u32 CRC32C of all before it
 //!
 //! frame:           u8 kind | u8 flags | u32 body length | body
-//! publish body:    u8 length | namespace | u32 number of events | [u32 length | tick] | records
+//! publish body:    u8 length | namespace | u32 number of events | [u8 kind | u64 milliseconds] | [u32 length | tick] | records
 //! command body:    a protobuf message, see `crate::command`
+//!                  the part in brackets is there with `FLAG_WAITS`: kind 0 until that time, 1 for so long
 //! batch body:      u64 node | u64 incarnation | u64 number of the batch | u32 how many frames behind it belong to it
 //! ```
 //!
@@ -51,6 +52,13 @@ pub const FLAG_HEADERS: u8 = 16;
 /// Flag: the publish is a tick of a schedule, and the condition under which it happens stands before the records. From
 /// feature level `TIMED` on.
 pub const FLAG_TICK: u8 = 64;
+/// Flag: the events wait for a time, which follows the number of events. From feature level `TIMED` on: an older release
+/// would read the time as a part of the records.
+pub const FLAG_WAITS: u8 = 32;
+
+/// Kinds of [`Wait`] in a frame.
+const WAIT_UNTIL: u8 = 0;
+const WAIT_FOR: u8 = 1;
 
 /// Starts a publish frame in `out`. The caller appends the records and calls [`finish_publish`].
 ///
@@ -86,6 +94,27 @@ pub fn finish_publish(out: &mut [u8], start: usize, flags: u8, events: u32) -> R
     let count = frame.get_mut(7 + namespace..11 + namespace).ok_or_else(|| malformed("no frame"))?;
     count.copy_from_slice(&events.to_le_bytes());
     finish_frame(frame, flags)
+}
+
+/// Makes the events of a whole publish frame wait: until a time, milliseconds since 1970, or for so many milliseconds.
+///
+/// # Errors
+/// [`Refusal::Malformed`] when the frame is no publish, waits already, or becomes longer than 4 GiB.
+pub fn delay_publish(frame: &mut Vec<u8>, wait: Wait) -> Result<(), Refusal> {
+    let Some(&[KIND_PUBLISH, flags]) = frame.first_chunk() else { return Err(malformed("no publish frame")) };
+    if flags & FLAG_WAITS != 0 {
+        return Err(malformed("the events wait already"));
+    }
+    let records = frame.get(FRAME_HEADER_BYTES).map_or(0, |length| usize::from(*length)).saturating_add(11);
+    if frame.len() < records {
+        return Err(malformed("no publish frame"));
+    }
+    let (kind, millis) = match wait {
+        Wait::Until(millis) => (WAIT_UNTIL, millis),
+        Wait::For(millis) => (WAIT_FOR, millis),
+    };
+    frame.splice(records..records, [kind].into_iter().chain(millis.to_le_bytes()));
+    finish_frame(frame, flags | FLAG_WAITS)
 }
 
 /// Builds a frame that holds an encoded command.
@@ -282,6 +311,15 @@ pub const fn frames(bytes: &[u8], count: u32) -> Frames<'_> {
     Frames { rest: bytes, left: count }
 }
 
+/// How long the events of a publish wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until this time, milliseconds since 1970.
+    Until(u64),
+    /// For so many milliseconds from the time of the entry on.
+    For(u64),
+}
+
 /// The frame of a publish.
 #[derive(Debug, Clone, Copy)]
 pub struct Publish<'a> {
@@ -293,6 +331,8 @@ pub struct Publish<'a> {
     pub events: u32,
     /// The condition of a tick of a schedule; `None` for any other publish.
     pub tick: Option<&'a [u8]>,
+    /// How long the events wait; `None` for events that are appended at once.
+    pub wait: Option<Wait>,
     /// The records of the events, one behind the other.
     pub records: &'a [u8],
 }
@@ -342,19 +382,31 @@ impl<'a> Publish<'a> {
     fn parse(flags: u8, body: &'a [u8]) -> Option<Self> {
         let (length, rest) = body.split_first()?;
         let (namespace, rest) = rest.split_at_checked(usize::from(*length))?;
-        let (events, rest) = rest.split_first_chunk::<4>()?;
-        let (tick, records) = if flags & FLAG_TICK == 0 {
-            (None, rest)
-        } else {
-            let (length, rest) = rest.split_first_chunk::<4>()?;
-            let (tick, records) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-            (Some(tick), records)
-        };
+        let (events, mut records) = rest.split_first_chunk::<4>()?;
+        let mut wait = None;
+        if flags & FLAG_WAITS != 0 {
+            let (kind, rest) = records.split_first()?;
+            let (millis, rest) = rest.split_first_chunk::<8>()?;
+            let millis = u64::from_le_bytes(*millis);
+            wait = match *kind {
+                WAIT_UNTIL => Some(Wait::Until(millis)),
+                WAIT_FOR => Some(Wait::For(millis)),
+                _ => return None,
+            };
+            records = rest;
+        }
+        let mut tick = None;
+        if flags & FLAG_TICK != 0 {
+            let (length, rest) = records.split_first_chunk::<4>()?;
+            let (condition, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+            (tick, records) = (Some(condition), rest);
+        }
         Some(Self {
             flags,
             namespace: core::str::from_utf8(namespace).ok()?,
             events: u32::from_le_bytes(*events),
             tick,
+            wait,
             records,
         })
     }
@@ -411,6 +463,28 @@ mod tests {
         finish_publish(&mut out, 0, FLAG_CREATE, 1).unwrap();
         let Some(Frame::Publish(plain)) = frames(&out, 1).next() else { panic!("a publish") };
         assert_eq!(plain.tick, None, "the flag alone says that there is a condition");
+    }
+
+    #[test]
+    fn a_frame_says_how_long_its_events_wait_and_keeps_their_records() {
+        let now = publish("app", &["app.a", "app.b"]);
+        for wait in [Wait::Until(77), Wait::For(u64::MAX)] {
+            let mut frame = now.clone();
+            delay_publish(&mut frame, wait).unwrap();
+            let Some(Frame::Publish(read)) = frames(&frame, 1).next() else { panic!("a publish") };
+            assert_eq!((read.wait, read.flags), (Some(wait), FLAG_CREATE | FLAG_WAITS));
+            assert_eq!((read.namespace, read.events), ("app", 2));
+            let Some(Frame::Publish(before)) = frames(&now, 1).next() else { panic!("a publish") };
+            assert_eq!((read.records, before.wait), (before.records, None));
+            assert!(delay_publish(&mut frame, wait).is_err(), "it waits already");
+            let cut = [&frame[..2], &[13, 0, 0, 0], &frame[6..19]].concat();
+            assert!(frames(&cut, 1).next().is_none(), "the time is cut");
+            let mut unknown = frame.clone();
+            unknown[14] = 2;
+            assert!(frames(&unknown, 1).next().is_none(), "no kind of a wait");
+        }
+        assert!(delay_publish(&mut command_frame(b"x").unwrap(), Wait::For(1)).is_err());
+        assert!(delay_publish(&mut now[..9].to_vec(), Wait::For(1)).is_err());
     }
 
     #[test]

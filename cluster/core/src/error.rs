@@ -1,9 +1,10 @@
 //! Refusals: the one numbered list of reasons why the rules or the cluster do not do what a caller asked.
 
 use alloc::boxed::Box;
-use alloc::string::String;
+use alloc::string::{String, ToString as _};
 
 use crate::time::Timestamp;
+use crate::timed::delayed::DelayedId;
 
 /// Which event of a publish repeats a stored event, and which stored event that is. A client whose first answer was
 /// lost learns from it that the event is stored, and where.
@@ -16,12 +17,24 @@ pub struct Repeated {
     /// publish.
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
-    /// Id of the stored event.
+    /// Id of the stored event, or of the waiting one.
     #[prost(string, tag = "3")]
     pub id: String,
     /// When the stored event was created, if known.
     #[prost(message, optional, tag = "4")]
     pub created_at: Option<Timestamp>,
+    /// Whether the event waits for its time: then the sequence number is 0, and `id` is the id of the waiting event. From
+    /// feature level `TIMED` on.
+    #[prost(bool, tag = "5")]
+    pub waits: bool,
+}
+
+impl Repeated {
+    /// What a refusal says of an event that waits for its time.
+    #[must_use]
+    pub(crate) fn of_waiting(id: DelayedId, created_at: Option<Timestamp>) -> Self {
+        Self { id: id.to_string(), created_at, waits: true, ..Self::default() }
+    }
 }
 
 /// Why a request was refused. Number and code are stable across releases; the text is for people.

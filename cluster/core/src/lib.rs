@@ -5,7 +5,7 @@
 //! same entries must have the same state, byte for byte: times and random ids arrive inside the entries.
 //!
 //! Where to begin: [`subjects`] and [`event`] say what is stored, [`entry`] and [`command`] what is proposed,
-//! [`namespace`], [`consumer`], [`node`], [`service`], [`central`], [`security`], [`xbus`] and [`dock`] what is replicated, [`machine`] how entries
+//! [`namespace`], [`consumer`], [`node`], [`service`], [`central`], [`timed`], [`security`], [`xbus`] and [`dock`] what is replicated, [`machine`] how entries
 //! change the replicated state, [`rows`] how a store keeps that state, [`level`] how the rules themselves change.
 //! [`json`] reads documents whose parts keep their bytes.
 
@@ -33,4 +33,5 @@ pub mod security;
 pub mod service;
 pub mod subjects;
 pub mod time;
+pub mod timed;
 pub mod xbus;

@@ -74,6 +74,16 @@ pub const DEDUPE_KEY_BYTES_MAX: u64 = 256 << 20;
 pub const TIDY_ROWS_MAX: usize = 1000;
 /// Most rows of chosen ids that one `Trim` command reads; `Tidy` commands remove the rest.
 pub const TRIM_ROWS_MAX: usize = 100;
+/// Longest time for which an event may wait, in milliseconds: 366 days.
+pub const DELAY_MS_MAX: u64 = 366 * 86_400_000;
+/// Most events of one cluster that wait for their time.
+pub const DELAYED_EVENTS_MAX: u64 = 10_000_000;
+/// Most bytes of the records of all events of one cluster that wait for their time.
+pub const DELAYED_BYTES_MAX: u64 = 4 << 30;
+/// Most waiting events that one command appends. The rest needs another command, so that no entry takes long to apply.
+pub const RELEASE_EVENTS_MAX: usize = 1000;
+/// About how many bytes of waiting events one command appends. See [`RELEASE_EVENTS_MAX`].
+pub const RELEASE_BYTES_MAX: usize = 1 << 20;
 /// Longest central configuration, in bytes of its JSON text.
 pub const CONFIG_BYTES_MAX: usize = 256 << 10;
 /// Number of newest revisions of the central configuration that can be read and restored.

@@ -7,6 +7,7 @@ use alloc::string::String;
 
 use crate::limits;
 use crate::subjects::subject::Namespace;
+use crate::timed::delayed::DelayedState;
 
 /// How long a namespace keeps its events. Each bound applies on its own, so the tightest bound wins; zero means "no
 /// bound".
@@ -144,6 +145,9 @@ pub struct Head {
     /// Counters of the dedupe keys and chosen ids; none below feature level `BOUNDED`.
     #[prost(message, optional, tag = "20")]
     pub dedupe: Option<DedupeState>,
+    /// Counters of the events that wait for their time; none before the first of them, and below feature level `TIMED`.
+    #[prost(message, optional, tag = "21")]
+    pub delayed: Option<DelayedState>,
 }
 
 impl Head {

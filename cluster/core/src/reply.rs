@@ -15,6 +15,7 @@ use crate::error::{Refusal, Repeated};
 use crate::namespace::Head;
 use crate::node::Node;
 use crate::service::{Registered, Removed, Service};
+use crate::timed::delayed::DelayedDone;
 use crate::xbus::done::XbusDone;
 
 /// All replies of a batch.
@@ -27,7 +28,7 @@ struct Replies {
 /// One reply, a message because a `oneof` needs one.
 #[derive(Clone, PartialEq, prost::Message)]
 struct ReplyMessage {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     kind: Option<Kind>,
 }
 
@@ -62,6 +63,8 @@ enum Kind {
     Xbus(Box<XbusDone>),
     #[prost(message, tag = "14")]
     Dock(DockDone),
+    #[prost(message, tag = "15")]
+    Delayed(DelayedDone),
 }
 
 /// See [`Done::Published`].
@@ -102,6 +105,7 @@ pub fn encode(replies: &[Reply]) -> Vec<u8> {
             Ok(Done::Security(revision)) => Kind::Security(*revision),
             Ok(Done::Xbus(done)) => Kind::Xbus(done.clone()),
             Ok(Done::Dock(done)) => Kind::Dock(*done),
+            Ok(Done::Delayed(done)) => Kind::Delayed(*done),
             Err(refusal) => Kind::Refused(refusal_message(refusal)),
         }),
     };
@@ -126,6 +130,7 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Reply>> {
             Kind::Security(revision) => Ok(Done::Security(revision)),
             Kind::Xbus(done) => Ok(Done::Xbus(done)),
             Kind::Dock(done) => Ok(Done::Dock(done)),
+            Kind::Delayed(done) => Ok(Done::Delayed(done)),
             Kind::Refused(refused) => Err(parse_refusal(refused)?),
         })
     };
@@ -182,6 +187,7 @@ mod tests {
             Ok(Done::Security(9)),
             Ok(Done::Xbus(Box::new(XbusDone { count: 3, more: true, ..XbusDone::default() }))),
             Ok(Done::Dock(DockDone { revision: 3, chunks: 2, bytes: 9 })),
+            Ok(Done::Delayed(DelayedDone { namespace: 3, due: 9, first: 7, events: 2 })),
         ];
         replies.extend(Refusal::all().into_iter().map(Err));
         assert_eq!(decode(&encode(&replies)), Some(replies));
@@ -195,6 +201,7 @@ mod tests {
             sequence: 7,
             id: "order-1".into(),
             created_at: Some(Timestamp { seconds: -5, nanos: 6 }),
+            waits: false,
         };
         for refusal in [Refusal::KeyProcessed(None), Refusal::EventIdExists(None)] {
             let number = u8::try_from(refusal.number()).unwrap();

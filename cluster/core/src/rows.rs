@@ -18,10 +18,12 @@ pub enum Family {
     Meta,
     /// namespace -> [`crate::namespace::Head`].
     Heads,
-    /// namespace, first sequence -> [`IndexRow`]: one row for each namespace and entry.
+    /// namespace, first sequence -> [`IndexRow`]: one row for each namespace and entry, and from feature level `TIMED`
+    /// on more where an entry appends events of its frames and events that have waited.
     Index,
     /// namespace, event id -> sequence: only ids that clients chose. From level `BOUNDED` on also
-    /// [`IN_ORDER`]: namespace, 0xff, sequence -> event id.
+    /// [`IN_ORDER`]: namespace, 0xff, sequence -> event id. Behind all namespaces: the rows of
+    /// [`crate::machine::delayed::keys`], of docks and of Xbus.
     Ids,
     /// namespace, subject, 0, key -> ordinal within the window of the subject. From level `BOUNDED` on the value is the
     /// ordinal within the namespace, the time, and the event that has the key.
@@ -31,7 +33,8 @@ pub enum Family {
     KeyRing,
     /// namespace, name -> [`crate::consumer::Consumer`].
     Consumers,
-    /// namespace, sequence -> record of an event that the rules made and that no entry of the log holds.
+    /// namespace, sequence -> record of an event that the rules made, or that waited for its time: no entry of the log
+    /// holds it.
     Made,
     /// node -> [`crate::node::Node`].
     Nodes,

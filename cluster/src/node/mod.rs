@@ -16,6 +16,7 @@
 
 pub mod build_reader;
 pub mod consensus;
+pub mod delayed_reader;
 pub mod disk_space;
 pub mod membership;
 pub mod peer_messages;

@@ -12,6 +12,7 @@ use rollbook_core::rows::Family;
 use tokio::sync::watch;
 
 use super::build_reader::BuildReader;
+use super::delayed_reader::DelayedReader;
 use super::xbus_reader::XbusReader;
 use crate::book::events::Book;
 use crate::error::ReadError;
@@ -52,6 +53,12 @@ impl StateReader {
     #[must_use]
     pub fn xbus(&self) -> XbusReader {
         XbusReader::new(Arc::clone(&self.state))
+    }
+
+    /// The events that wait for their time.
+    #[must_use]
+    pub fn delayed(&self) -> DelayedReader {
+        DelayedReader::new(Arc::clone(&self.state))
     }
 
     /// The bytes of builds of docks.

@@ -3,6 +3,7 @@
 //!
 //! May import everything of this crate. Invariant: every task and thread that is started here ends with [`Running`].
 
+pub(crate) mod delayed;
 pub(crate) mod due;
 pub(crate) mod level;
 pub(crate) mod liveness;
@@ -433,6 +434,7 @@ pub(crate) async fn assemble(
     };
     tokio::spawn(due.run(stop.clone()));
     tokio::spawn(tidy::run(raft.clone(), Arc::clone(state), proposals.clone(), stop.clone()));
+    tokio::spawn(delayed::run(raft.clone(), Arc::clone(state), proposals.clone(), stop.clone()));
     tokio::spawn(founding().run(stop.clone()));
     tokio::spawn(status::tell_leaders(raft.clone(), stop.clone()));
     let liveness = Liveness {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rollbook_core::command::{Done, Reply};
-use rollbook_core::entry::{FLAG_CREATE, FLAG_KEYED, begin_publish, finish_publish};
+use rollbook_core::entry::{FLAG_CREATE, FLAG_KEYED, Wait, begin_publish, delay_publish, finish_publish};
 use rollbook_core::error::Refusal;
 use rollbook_core::event::Event;
 
@@ -71,6 +71,7 @@ impl Client {
             if let Some(Reachable { node, .. }) = self.world.node(1 + self.world.dice.below(NODES)) {
                 ticks::propose(&node).await;
             }
+            self.delay_event().await;
             tokio::time::sleep(Duration::from_millis(self.world.dice.below(120))).await;
         }
         story
@@ -81,6 +82,17 @@ impl Client {
         let Some(Reachable { node, .. }) = self.world.node(1 + self.world.dice.below(NODES)) else { return };
         let changed = node.proposals().command(roll::change(&self.world.dice));
         drop(tokio::time::timeout(Duration::from_millis(200), changed).await);
+    }
+
+    /// An event waits for a namespace that is made and deleted all the time; nobody waits for the answer. The leaders
+    /// release the events, and all nodes must have the same of them.
+    async fn delay_event(&self) {
+        let Some(Reachable { node, .. }) = self.world.node(1 + self.world.dice.below(NODES)) else { return };
+        let mut delayed = frame("made", &format!("{}-waits", self.id), self.world.dice.below(4) == 0).to_vec();
+        delay_publish(&mut delayed, Wait::For(self.world.dice.below(3000))).unwrap();
+        if let Ok(reply) = node.proposals().propose(delayed.into()) {
+            drop(tokio::time::timeout(Duration::from_millis(200), reply).await);
+        }
     }
 
     /// Sends all events of a burst to one node before it waits for the first answer.

@@ -143,6 +143,8 @@ pub(crate) struct State {
     pub(crate) system: Mutex<System>,
     /// Index behind the last applied entry.
     pub(crate) applied: watch::Sender<u64>,
+    /// When the first waiting event is due, as readers see it. Announced apart, so that nobody is woken by every entry.
+    delayed: watch::Sender<Option<u64>>,
     /// Revision of the security state that readers see. Announced apart, so that nobody is woken by every entry.
     security: watch::Sender<u64>,
     pub(crate) snapshots: Snapshots,
@@ -171,6 +173,7 @@ impl State {
         let clock = LogClock::new(machine.millis());
         clock.set_alone(is_alone(&system.membership));
         let security = watch::Sender::new(machine.security().revision());
+        let delayed = watch::Sender::new(machine.delayed().due());
         Ok(Arc::new(Self {
             changes: Mutex::new(databases.changes(&machine)),
             schedule: Mutex::default(),
@@ -180,6 +183,7 @@ impl State {
             publishing: Mutex::new(()),
             system: Mutex::new(system),
             applied: watch::Sender::new(applied),
+            delayed,
             security,
             snapshots: Snapshots::default(),
             settling: Mutex::new(()),
@@ -219,9 +223,10 @@ impl State {
 
     /// Readers see this machine from now on.
     fn show(&self, machine: Machine) {
-        let revision = machine.security().revision();
+        let (revision, due) = (machine.security().revision(), machine.delayed().due());
         self.machine.store(Arc::new(machine));
         self.security.send_if_modified(|known| std::mem::replace(known, revision) != revision);
+        self.delayed.send_if_modified(|known| std::mem::replace(known, due) != due);
     }
 
     /// State and ledger of one generation. A caller that needs both, or one of them twice, takes them once.
@@ -244,6 +249,11 @@ impl State {
     /// Follows the index behind the last applied entry.
     pub(crate) fn applied(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
+    }
+
+    /// Follows when the first waiting event is due, milliseconds since 1970.
+    pub(crate) fn delayed_due(&self) -> watch::Receiver<Option<u64>> {
+        self.delayed.subscribe()
     }
 
     /// Follows the revision of the security state.

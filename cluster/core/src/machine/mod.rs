@@ -5,7 +5,7 @@
 //! time of the entries, made monotone.
 //!
 //! One file for each part of the state: `namespaces`, `consumers`, `nodes`, `roll` (services and instances), `central`,
-//! `level`, `security`, `xbus`, `docks`, `schedules`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
+//! `level`, `security`, `xbus`, `docks`, `schedules`, `delayed`; `events` applies publishes, `batch` recognises forwarded batches that arrive twice, `tidy` removes rows.
 //!
 //! Invariant: the machine in memory equals the machine that [`Machine::load`] builds from the committed rows.
 
@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use prost::Message as _;
 
 use crate::persistent::{Map, Set, update};
+use delayed::state::{Delayed, META_DROPPED};
 use docks::state::Docks;
 use effects::{Appends, Effects};
 use migration::Migration;
@@ -40,6 +41,7 @@ mod batch;
 mod central;
 mod clock;
 mod consumers;
+pub mod delayed;
 pub mod docks;
 mod effects;
 mod events;
@@ -127,6 +129,8 @@ pub struct Machine {
     docks: Docks,
     /// Schedules, and the tick that each waits for.
     schedules: Schedules,
+    /// How many events wait for their time, and when the first is due.
+    delayed: Delayed,
     /// Services and instances with the indexes by which routers find them.
     services: Services,
     /// Progress of the migration of rows from the first level; none at that level.
@@ -165,6 +169,7 @@ impl Machine {
                 }
                 META_NEXT_NODE => machine.next_node = number()?,
                 META_MIGRATION => machine.load_migration(value)?,
+                META_DROPPED => machine.delayed.load_dropped(value)?,
                 key if machine.xbus.load_meta(key, value)?
                     || machine.docks.load_meta(key, value)?
                     || machine.schedules.load_meta(key, value)? => {}
@@ -192,6 +197,7 @@ impl Machine {
             if let Some(at) = tidy::due(&head) {
                 machine.due.insert_mut((at, head.name.clone()));
             }
+            machine.delayed.load(&head);
             machine.heads.insert_mut(head.name.clone(), head);
         }
         for (key, value) in &loaded.consumers {
@@ -252,7 +258,7 @@ impl Machine {
             return Err(RowsError(alloc::format!("entry {index} has damaged frames")));
         }
         for (namespace, append) in appends {
-            writes.put(Family::Index, rows::index_key(namespace, append.first), append.row.encode_to_vec());
+            append.write(namespace, writes);
         }
         Ok(replies)
     }
@@ -315,6 +321,12 @@ impl Machine {
     #[must_use]
     pub fn xbus_bounds() -> (Vec<u8>, Vec<u8>) {
         Xbus::open_bounds()
+    }
+
+    /// The waiting events of the cluster.
+    #[must_use]
+    pub const fn delayed(&self) -> &Delayed {
+        &self.delayed
     }
 
     /// Time of the log, milliseconds since 1970.
@@ -398,6 +410,8 @@ impl Machine {
             Command::Xbus(change) => self.xbus_change(*change, rows, effects)?,
             Command::Dock(change) => self.dock_change(*change, rows, effects)?,
             Command::Schedule(change) => self.schedule_change(*change, writes),
+            Command::DelayedRelease(_) => self.release_delayed(rows, effects)?,
+            Command::DelayedCancel(cancel) => self.cancel_delayed(&cancel, rows, effects)?,
         })
     }
 
@@ -437,6 +451,7 @@ impl Machine {
         self.check_xbus();
         self.check_docks();
         self.check_schedules();
+        self.check_delayed();
     }
 }
 

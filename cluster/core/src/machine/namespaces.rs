@@ -120,6 +120,8 @@ impl Machine {
         }
         let bounded = self.level >= FeatureLevel::BOUNDED;
         let Effects { entry, writes, appends } = effects;
+        self.require_head(name)?;
+        self.drop_delayed(name, writes);
         let head = self.head_mut(name)?;
         let due = tidy::due(head);
         head.dedupe = None;

@@ -26,6 +26,7 @@ mod bounded;
 mod central;
 mod counted;
 mod dedupe;
+mod delayed;
 mod docks;
 mod first;
 mod level;
@@ -89,7 +90,8 @@ impl MemoryStore {
                 found.push((sequence, String::from(Event::decode(record).unwrap().0.subject)));
                 sequence += 1;
             }
-            for publish in row.frames(&entry, &self.names[&namespace]) {
+            let frames = (!row.made).then(|| row.frames(&entry, &self.names[&namespace]));
+            for publish in frames.into_iter().flatten() {
                 let mut rest = publish.records;
                 for _ in 0..publish.events {
                     let (event, used) = Event::decode(rest).unwrap();
@@ -454,6 +456,7 @@ fn step() -> impl Strategy<Value = Vec<u8>> {
         1 => proptest::collection::vec(any::<u8>(), 0..20).prop_filter_map("damaged", level::damaged),
         1 => level::step(),
         2 => counted::step(),
+        3 => delayed::step(),
     ]
 }
 

@@ -10,7 +10,7 @@ use prost::Message as _;
 
 use super::events::{ids, keys};
 use super::migration::Migration;
-use super::{META_MIGRATION, Machine, docks, save_head};
+use super::{META_MIGRATION, Machine, delayed, save_head};
 use crate::command::{Done, Reply};
 use crate::error::Refusal;
 use crate::level::FeatureLevel;
@@ -18,9 +18,9 @@ use crate::limits;
 use crate::namespace::Head;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 
-/// An upper bound of all keys that begin with the number of a namespace. The rows of docks and of Xbus lie behind: they
-/// are no ids.
-const END: &[u8] = &docks::keys::NAMESPACE.to_be_bytes();
+/// An upper bound of all keys that begin with the number of a namespace. The rows of waiting events, of docks and of Xbus
+/// lie behind: they are no ids.
+const END: &[u8] = &delayed::keys::NAMESPACE.to_be_bytes();
 
 /// The time at which the next row of a namespace may be removed, milliseconds since 1970: 0 for at once, `None` if
 /// there is no such row.

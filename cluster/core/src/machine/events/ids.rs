@@ -3,6 +3,9 @@
 //! Each id has two rows: one by id, and one by sequence number, which finds the ids of trimmed events without a search.
 //! The rows of trimmed events are removed in bounded steps. A look-up compares sequence numbers, so the id of a trimmed
 //! event is free even while its row exists.
+//!
+//! The id of an event that waits for its time has the row by id alone, with [`DelayedId::mark`] in place of a sequence
+//! number and the due time behind.
 
 use alloc::vec::Vec;
 
@@ -11,9 +14,12 @@ use crate::event::{Event, EventId};
 use crate::namespace::Head;
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::time::Timestamp;
+use crate::timed::delayed::DelayedId;
 
 /// Length of the value of a row of the first level: tells such rows apart.
 pub(in crate::machine) const FIRST_LEVEL_BYTES: usize = 8;
+/// Length of the sequence number and the creation time in the value of a row by id.
+const TIME_BYTES: usize = 20;
 /// The byte behind the sequence number in a migrated row of the first level, which has no creation time.
 const CONVERTED: u8 = 1;
 
@@ -32,7 +38,7 @@ pub(in crate::machine) fn row_key(namespace: u32, id: &str) -> Vec<u8> {
 
 /// Value of the row by id.
 fn encode(sequence: u64, created_at: Timestamp) -> Vec<u8> {
-    let mut out = Vec::with_capacity(20);
+    let mut out = Vec::with_capacity(TIME_BYTES + 8);
     out.extend_from_slice(&sequence.to_be_bytes());
     out.extend_from_slice(&created_at.seconds.to_be_bytes());
     out.extend_from_slice(&created_at.nanos.to_be_bytes());
@@ -58,9 +64,13 @@ pub(in crate::machine) fn find(
     rows: &impl Rows,
     writes: &Writes,
 ) -> Result<IdLookup, RowsError> {
-    let taken = |sequence, created_at| IdLookup::Taken(Repeated { position: 0, sequence, id: id.into(), created_at });
+    let taken =
+        |sequence, created_at| IdLookup::Taken(Repeated { sequence, id: id.into(), created_at, ..Repeated::default() });
     if let Some(value) = writes.get(rows, Family::Ids, row_key)? {
         let (sequence, created_at) = decode(&value).ok_or_else(|| RowsError::corrupt("ids"))?;
+        if let Some(waiting) = waiting(head.id, sequence, &value) {
+            return Ok(IdLookup::Taken(Repeated::of_waiting(waiting, created_at)));
+        }
         if sequence >= head.first {
             return Ok(taken(sequence, created_at));
         }
@@ -81,6 +91,32 @@ pub(in crate::machine) fn find(
     })
 }
 
+/// The waiting event whose chosen id has this value.
+fn waiting(namespace: u32, sequence: u64, value: &[u8]) -> Option<DelayedId> {
+    let due = value.get(TIME_BYTES..)?.first_chunk()?;
+    let number = DelayedId::unmarked(sequence)?;
+    Some(DelayedId { namespace, due: u64::from_be_bytes(*due), number })
+}
+
+/// Writes the row of the chosen id of an event that begins to wait. `trimmed` comes from [`find`].
+pub(in crate::machine) fn insert_waiting(
+    head: &mut Head,
+    event: &Event<'_>,
+    id: DelayedId,
+    (row_key, trimmed): (Vec<u8>, Option<u64>),
+    writes: &mut Writes,
+) {
+    delete_trimmed(head, trimmed, writes);
+    let mut value = encode(id.mark(), event.created_at);
+    value.extend_from_slice(&id.due.to_be_bytes());
+    writes.put(Family::Ids, row_key, value);
+}
+
+/// Writes the two rows of the chosen id of an event that has waited and is being appended.
+pub(in crate::machine) fn appended(head: &mut Head, event: &Event<'_>, sequence: u64, writes: &mut Writes) {
+    insert(head, event, sequence, (row_key(head.id, event.id), None), writes);
+}
+
 /// Writes the two rows of the chosen id of an event that is being appended. `trimmed` comes from [`find`].
 pub(in crate::machine) fn insert(
     head: &mut Head,
@@ -89,13 +125,18 @@ pub(in crate::machine) fn insert(
     (row_key, trimmed): (Vec<u8>, Option<u64>),
     writes: &mut Writes,
 ) {
+    delete_trimmed(head, trimmed, writes);
+    writes.put(Family::Ids, row_key, encode(sequence, event.created_at));
+    insert_order_row(head, sequence, event.id.as_bytes(), writes);
+}
+
+/// Deletes the row by sequence number of a trimmed event whose id another event gets.
+fn delete_trimmed(head: &mut Head, trimmed: Option<u64>, writes: &mut Writes) {
     if let Some(trimmed) = trimmed {
         writes.delete(Family::Ids, rows::in_order(head.id, trimmed));
         let dedupe = head.dedupe.get_or_insert_default();
         dedupe.ids = dedupe.ids.saturating_sub(1);
     }
-    writes.put(Family::Ids, row_key, encode(sequence, event.created_at));
-    insert_order_row(head, sequence, event.id.as_bytes(), writes);
 }
 
 /// Adds the row by sequence number to an id of the first level.

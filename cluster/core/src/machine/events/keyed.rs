@@ -12,6 +12,7 @@ use crate::level::FeatureLevel;
 use crate::machine::Machine;
 use crate::namespace::Head;
 use crate::rows::{Family, Rows, RowsError, Writes};
+use crate::timed::delayed::DelayedId;
 
 impl Machine {
     /// The time by which dedupe keys expire; none at the first level.
@@ -21,14 +22,30 @@ impl Machine {
     }
 }
 
-/// Decides whether all events of a frame may be appended, and if so stores their keys and ids. `entry_first` is the
-/// sequence number of the first event of the namespace in the entry.
+/// What becomes of the events of a publish.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::machine) enum Place {
+    /// They are appended, and get the next sequence numbers.
+    Appended,
+    /// They wait for their time, the first of them under this id.
+    Waiting(DelayedId),
+}
+
+impl Place {
+    /// The id under which the event at a position of the publish waits.
+    fn waiting(self, position: u32) -> Option<DelayedId> {
+        if let Self::Waiting(first) = self { Some(first.behind(position.into())) } else { None }
+    }
+}
+
+/// Decides whether all events of a frame may be appended, or may wait, and if so stores their keys and ids.
+/// `entry_first` is the sequence number of the first event of the namespace in the entry.
 ///
 /// The rows are written after the last check, so a refused publish never uses up a key.
 pub(in crate::machine) fn admit(
     head: &mut Head,
     now: KeyClock,
-    entry_first: u64,
+    (place, entry_first): (Place, u64),
     publish: &Publish<'_>,
     rows: &impl Rows,
     writes: &mut Writes,
@@ -55,7 +72,9 @@ pub(in crate::machine) fn admit(
                 }
             }
         }
-        if !event.id.is_empty() && !is_own_id(event, sequence) {
+        // Nobody knows yet which sequence number a waiting event will get.
+        let is_own = matches!(place, Place::Appended) && is_own_id(event, sequence);
+        if !event.id.is_empty() && !is_own {
             let row = ids::row_key(head.id, event.id);
             if !seen.insert((Family::Ids, row.clone())) {
                 return Ok(Err(Refusal::EventIdExists(at(Repeated::default()))));
@@ -65,16 +84,23 @@ pub(in crate::machine) fn admit(
                 ids::IdLookup::Free { trimmed } => id = Some((row, trimmed)),
             }
         }
-        accepted.push((sequence, event, key, id));
+        accepted.push((place.waiting(position), sequence, event, key, id));
     }
-    for (sequence, event, key, id) in accepted {
-        if let Some((row, trimmed)) = id {
-            ids::insert(head, event, sequence, (row, trimmed), writes);
+    for (waiting, sequence, event, key, id) in accepted {
+        if let Some(row) = id {
+            match waiting {
+                None => ids::insert(head, event, sequence, row, writes),
+                Some(waiting) => ids::insert_waiting(head, event, waiting, row, writes),
+            }
         }
         if let Some((row, expired)) = key {
             // A restore may contain a key twice, so the row of the first one is among the writes.
             let expired = if restores { keys::ordinal(&row, rows, writes)? } else { expired };
-            keys::insert(head, now.millis, event, sequence, (row, expired), rows, writes)?;
+            let row = (row, expired);
+            match waiting {
+                None => keys::insert(head, now.millis, event, sequence, row, rows, writes)?,
+                Some(waiting) => keys::insert_waiting(head, now.millis, event, waiting, row, rows, writes)?,
+            }
         }
     }
     Ok(Ok(()))

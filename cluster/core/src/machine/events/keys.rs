@@ -15,6 +15,7 @@ use crate::limits;
 use crate::namespace::{DedupeState, Head};
 use crate::rows::{self, Family, Rows, RowsError, Writes};
 use crate::time::Timestamp;
+use crate::timed::delayed::DelayedId;
 
 /// Length of the value of a row of the first level: tells such rows apart.
 pub(in crate::machine) const FIRST_LEVEL_BYTES: usize = 8;
@@ -46,11 +47,12 @@ struct KeyRow {
     ordinal: u64,
     /// Time of the log when the key was stored, milliseconds since 1970: decides when the key expires.
     millis: u64,
-    /// Sequence number of the event.
+    /// Sequence number of the event, or the mark of an event that waits: [`DelayedId::mark`].
     sequence: u64,
     /// When the event was created; makes the id when none was chosen.
     created_at: Timestamp,
-    /// The chosen id of the event; empty when the id follows from time and sequence number.
+    /// The chosen id of the event; empty when the id follows from time and sequence number. Of an event that waits, the
+    /// id under which it waits.
     id: String,
 }
 
@@ -84,8 +86,11 @@ impl KeyRow {
     /// The stored event, for the refusal of a repeated key.
     fn repeated(self) -> Repeated {
         let Self { sequence, created_at, id, .. } = self;
+        if DelayedId::unmarked(sequence).is_some() {
+            return Repeated { id, created_at: Some(created_at), waits: true, ..Repeated::default() };
+        }
         let id = if id.is_empty() { EventId::new(created_at, sequence).to_string() } else { id };
-        Repeated { position: 0, sequence, id, created_at: Some(created_at) }
+        Repeated { sequence, id, created_at: Some(created_at), ..Repeated::default() }
     }
 }
 
@@ -158,6 +163,71 @@ pub(in crate::machine) fn insert(
     let mut ring_row = millis.to_be_bytes().to_vec();
     ring_row.extend_from_slice(&name);
     writes.put(Family::KeyRing, rows::in_order(namespace, ordinal), ring_row);
+    Ok(())
+}
+
+/// Writes the rows of the key of an event that begins to wait: see [`insert`].
+pub(in crate::machine) fn insert_waiting(
+    head: &mut Head,
+    millis: u64,
+    event: &Event<'_>,
+    id: DelayedId,
+    (row_key, expired): (Vec<u8>, Option<u64>),
+    rows: &impl Rows,
+    writes: &mut Writes,
+) -> Result<(), RowsError> {
+    let text = id.to_string();
+    let event = Event { id: &text, ..*event };
+    insert(head, millis, &event, id.mark(), (row_key, expired), rows, writes)
+}
+
+/// The row by name of the key of a waiting event, with its key; `None` when the key expired meanwhile and is gone, or
+/// belongs to another event.
+fn find_waiting(
+    head: &Head,
+    event: &Event<'_>,
+    id: DelayedId,
+    rows: &impl Rows,
+    writes: &Writes,
+) -> Result<Option<(Vec<u8>, KeyRow)>, RowsError> {
+    let row_key = row_key(head.id, event);
+    let Some(value) = writes.get(rows, Family::Keys, &row_key)? else { return Ok(None) };
+    let row = KeyRow::decode(&value).ok_or_else(|| RowsError::corrupt("keys"))?;
+    Ok((row.sequence == id.mark()).then_some((row_key, row)))
+}
+
+/// Enters the sequence number of an event that has waited and is being appended, if the key is still remembered. The
+/// window of the key goes on: it began when the event was accepted.
+pub(in crate::machine) fn appended(
+    head: &Head,
+    event: &Event<'_>,
+    id: DelayedId,
+    sequence: u64,
+    rows: &impl Rows,
+    writes: &mut Writes,
+) -> Result<(), RowsError> {
+    if let Some((row_key, row)) = find_waiting(head, event, id, rows, writes)? {
+        let row = KeyRow { sequence, id: event.id.into(), ..row };
+        writes.put(Family::Keys, row_key, row.encode());
+    }
+    Ok(())
+}
+
+/// Forgets the key of a waiting event that is cancelled.
+pub(in crate::machine) fn cancelled(
+    head: &mut Head,
+    event: &Event<'_>,
+    id: DelayedId,
+    rows: &impl Rows,
+    writes: &mut Writes,
+) -> Result<(), RowsError> {
+    let Some((row_key, row)) = find_waiting(head, event, id, rows, writes)? else { return Ok(()) };
+    let namespace = head.id;
+    let dedupe = head.dedupe.get_or_insert_default();
+    // The ordinal stays empty, as when another event gets the key.
+    writes.delete(Family::KeyRing, rows::in_order(namespace, row.ordinal));
+    dedupe.key_bytes = dedupe.key_bytes.saturating_sub(stored_bytes(row_key.get(4..).unwrap_or_default()));
+    writes.delete(Family::Keys, row_key);
     Ok(())
 }
 

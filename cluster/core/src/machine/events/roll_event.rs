@@ -7,10 +7,9 @@ use alloc::vec::Vec;
 use serde::Serialize;
 
 use crate::event::Event;
-use crate::machine::effects::{Effects, NamespaceAppend};
+use crate::machine::effects::{Effects, append_made};
 use crate::machine::{Machine, save_head};
 use crate::namespace::Retention;
-use crate::rows::{self, Family, IndexRow};
 use crate::subjects::subject::Namespace;
 use crate::time::Timestamp;
 
@@ -53,22 +52,7 @@ impl Machine {
             return;
         }
         let Some(head) = self.heads.get_mut(namespace) else { return };
-        let bytes = u64::try_from(record.len()).unwrap_or(u64::MAX);
-        let append = effects.appends.entry(head.id).or_insert_with(|| NamespaceAppend {
-            first: head.next,
-            row: IndexRow {
-                entry: effects.entry,
-                millis,
-                bytes_first: head.bytes_end,
-                made: true,
-                ..IndexRow::default()
-            },
-        });
-        append.row.events = append.row.events.saturating_add(1);
-        append.row.bytes = append.row.bytes.saturating_add(bytes);
-        effects.writes.put(Family::Made, rows::index_key(head.id, head.next), record);
-        head.next = head.next.saturating_add(1);
-        head.bytes_end = head.bytes_end.saturating_add(bytes);
+        append_made(head, millis, record, effects);
         save_head(head, effects.writes);
     }
 

@@ -55,7 +55,7 @@ impl Machine {
         let (mut row, tick) = match waiting {
             Ok(waiting) => waiting,
             Err(refusal) => {
-                self.record_refused(publish, position, appends);
+                self.record_skipped(publish, position, appends);
                 return Ok(Err(refusal));
             }
         };

@@ -78,6 +78,7 @@ fn describe(machine: &Machine, command: &Command) -> Option<(&'static str, Strin
         Command::ServiceRemove(remove) => ("service.remove", remove.id.clone()),
         Command::Security(change) => describe_security(change.change.as_ref()?)?,
         Command::Xbus(change) => describe_xbus(change.change.as_ref()?)?,
+        Command::DelayedCancel(cancel) => ("delayed.cancel", of(&cancel.name, &cancel.id().to_string())),
         Command::Dock(change) => describe_dock(machine, change.change.as_ref()?)?,
         Command::Schedule(change) => match change.change.as_ref()? {
             schedule::Change::Set(set) => ("schedule.set", cut(&set.name).into()),

@@ -50,7 +50,7 @@ fn apply_frame_at(replica: &mut Replica, millis: u64, frame: Vec<u8>) -> Reply {
 
 fn key_processed(position: u32, sequence: u64, id: &str) -> Reply {
     let created_at = (sequence > 0).then_some(Timestamp { seconds: 5, nanos: 0 });
-    Err(Refusal::KeyProcessed(Some(Repeated { position, sequence, id: id.into(), created_at }.into())))
+    Err(Refusal::KeyProcessed(Some(Repeated { position, sequence, id: id.into(), created_at, waits: false }.into())))
 }
 
 #[test]
@@ -115,6 +115,7 @@ fn a_repetition_is_told_where_the_first_one_is() {
         sequence: 1,
         id: "order-1".into(),
         created_at: Some(Timestamp { seconds: 5, nanos: 0 }),
+        waits: false,
     };
     let again = publish("app", &[event("app.y", "", "order-1")], 0);
     assert_eq!(replica.apply_one(again), Err(Refusal::EventIdExists(Some(first.clone().into()))));
