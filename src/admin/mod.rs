@@ -154,6 +154,7 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(routes::consumers::mount)
         .configure(routes::schedules::operations::mount)
         .configure(routes::dead_letters::mount)
+        .configure(routes::delayed::mount)
         .configure(routes::cluster::mount)
         .configure(routes::config::mount)
         // The commands come before the services, because `restart-all` is a command and could be the id of a service.

@@ -7,6 +7,7 @@ use std::fmt;
 use rollbook_cluster::error::ReadError;
 use rollbook_core::error::{Refusal, Repeated};
 use rollbook_core::time::Timestamp;
+use rollbook_core::timed::delayed::DelayedId;
 
 use crate::base::fault::FaultKind;
 
@@ -30,8 +31,19 @@ pub struct First {
     pub id: String,
     /// Time of the event, if it is known.
     pub created_at: Option<Timestamp>,
-    /// Position of the event.
+    /// Position of the event; 0 while it waits.
     pub index: u64,
+    /// Whether the event waits for its time. `id` is then the id under which it waits.
+    pub waits: bool,
+}
+
+impl First {
+    /// When the event is due, if it waits.
+    #[must_use]
+    pub fn due(&self) -> Option<Timestamp> {
+        let id = DelayedId::parse(&self.id).filter(|_| self.waits)?;
+        Some(Timestamp::from_millis(id.due))
+    }
 }
 
 /// The store of the node failed.
@@ -108,7 +120,11 @@ impl Fault {
         let kind = FaultKind::from(refusal);
         let Some(repeated) = refusal.repeated() else { return Self::new(kind, refusal.to_string()) };
         let item = u64::from(repeated.position).saturating_add(1);
-        let stored = if repeated.sequence == 0 { String::new() } else { format!(", index {}", repeated.sequence) };
+        let stored = match repeated.sequence {
+            0 if repeated.waits => format!(", which waits as {}", repeated.id),
+            0 => String::new(),
+            sequence => format!(", index {sequence}"),
+        };
         Self::new(kind, format!("{refusal}: item {item} of the batch{stored}"))
     }
 
@@ -128,9 +144,9 @@ impl Fault {
 /// Why a publish or a stream is refused.
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
-        let first = refusal.repeated().filter(|repeated| repeated.sequence > 0).map(|repeated| {
-            let Repeated { sequence, id, created_at, .. } = repeated.clone();
-            Box::new(First { id, created_at, index: sequence })
+        let first = refusal.repeated().filter(|repeated| repeated.sequence > 0 || repeated.waits).map(|repeated| {
+            let Repeated { sequence, id, created_at, waits, .. } = repeated.clone();
+            Box::new(First { id, created_at, index: sequence, waits })
         });
         Self { first, ..Self::new(FaultKind::from(&refusal), refusal.to_string()) }
     }

@@ -4,6 +4,8 @@
 mod any_node;
 /// Nodes that were away, and what they get when they are back.
 mod catch_up;
+/// Events that wait for their time.
+mod delayed;
 /// Nodes that die, stop, or are alone.
 mod failure;
 /// How a cluster begins, and who may be part of it.

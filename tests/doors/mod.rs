@@ -1,5 +1,7 @@
 //! The doors, seen from outside, a folder for each protocol.
 
+/// Events that wait for their time, at the doors beside `sse`.
+mod delayed;
 /// Actors of Xbus over HTTP.
 mod gateway;
 /// Clients and docks of hms.

@@ -285,8 +285,9 @@ impl Response {
         self.want("access-control-allow-origin", "*")?;
         self.want("access-control-allow-methods", "GET, POST, PUT, OPTIONS")?;
         self.want("access-control-allow-headers", ALLOW_HEADERS)?;
-        let exposed = ALLOW_HEADERS.strip_prefix("Content-Type, ");
-        self.want("access-control-expose-headers", exposed.unwrap_or_default())
+        let exposed = ALLOW_HEADERS.strip_prefix("Content-Type, ").unwrap_or_default();
+        let exposed = format!("{exposed}, X-BUS-DELAYED-ID, X-BUS-DELAYED-UNTIL");
+        self.want("access-control-expose-headers", &exposed)
     }
 
     /// Exactly one header of that name, with exactly that value.

@@ -12,6 +12,8 @@ mod canary;
 mod certificates;
 /// Dead letters of a part of the subjects.
 mod dead_letters;
+/// Events that wait: who may publish, see and cancel them.
+mod delayed;
 /// Other ways to what one may not have.
 mod edges;
 /// What of the log somebody sees who may subscribe to a part of it.

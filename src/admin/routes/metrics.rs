@@ -112,6 +112,11 @@ fn look_up(admin: &Admin, page: &mut Page) {
     let help = "Seconds that the clocks are ahead of the time of the log while that is in doubt, else 0";
     page.gauge("rollbook_clock_skew_seconds", help, seconds(node.state().clock_skew()));
     let machine = node.state().with_machine(Machine::clone);
+    let delayed = machine.delayed();
+    page.gauge("rollbook_delayed_events", "Events that wait for their time", delayed.events());
+    page.gauge("rollbook_delayed_bytes", "Bytes of the events that wait for their time", delayed.bytes());
+    page.family("rollbook_delayed_dropped", "counter", "Waiting events that were dropped with their namespace");
+    writeln!(page.text, "rollbook_delayed_dropped_total {}", delayed.dropped()).unwrap_or_default();
     xbus::look_up(machine.xbus(), page);
     page.gauge("rollbook_schedules", "Schedules, paused ones included", machine.schedules().count());
     let help = "When the next event of a schedule leaves, in seconds since 1970; 0 when there is none";

@@ -8,6 +8,7 @@ pub(super) mod config;
 pub(super) mod connections;
 pub(super) mod consumers;
 pub(super) mod dead_letters;
+pub(super) mod delayed;
 pub(super) mod events;
 pub(super) mod health;
 pub(super) mod metrics;

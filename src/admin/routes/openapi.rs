@@ -10,7 +10,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::reference;
 use super::{
-    cluster, commands, config, connections, consumers, dead_letters, events, namespaces, processes, schedules,
+    cluster, commands, config, connections, consumers, dead_letters, delayed, events, namespaces, processes, schedules,
     security, services, xbus,
 };
 use crate::admin::operation::{Need, get_for};
@@ -78,6 +78,8 @@ const PAGES: &str = "/docs/{_:.*}";
         dead_letters::jobs::list,
         dead_letters::jobs::show,
         dead_letters::jobs::cancel,
+        delayed::list,
+        delayed::cancel,
         cluster::cluster,
         cluster::join,
         cluster::promote,

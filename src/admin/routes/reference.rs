@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 const EXAMPLES: &str = include_str!("../pages/examples.json");
 
 /// The meaning of path parameters, by the tag of the operation.
-const PARTS: [(&str, &str, &str); 24] = [
+const PARTS: [(&str, &str, &str); 25] = [
     ("services", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "id", "Id of the service, as in `GET /api/services`."),
     ("commands", "service", "Name of a capability, or id of a service, of any door."),
@@ -16,6 +16,7 @@ const PARTS: [(&str, &str, &str); 24] = [
     ("consumers", "namespace", "Namespace of the consumer."),
     ("consumers", "name", "Name of the durable consumer or group, as in `GET /api/consumers`."),
     ("dead-letters", "id", "Id of the dead letter, or its index in the namespace `_dead_`; or id of the job, a UUID."),
+    ("delayed", "id", "Id of the waiting event, as in `GET /api/delayed`."),
     ("namespaces", "name", "Name of the namespace: the first part of its subjects."),
     ("events", "namespace", "Name of the namespace: the first part of its subjects."),
     ("events", "event", "Id of the event, or its index in the namespace."),

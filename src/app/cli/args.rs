@@ -9,8 +9,8 @@ use super::commands::security::{
 use super::commands::serve::ServeArgs;
 use super::commands::xbus::{account, actor, emit, envelope, logs, pipeline, ps, schema};
 use super::commands::{
-    ack, call, cert, cluster, config, consumers, dead_letters, dump, events, health, namespaces, publish, restore,
-    schedules, subscribe,
+    ack, call, cert, cluster, config, consumers, dead_letters, delayed, dump, events, health, namespaces, publish,
+    restore, schedules, subscribe,
 };
 use super::shared::global::Global;
 use crate::app::bench::BenchArgs;
@@ -79,6 +79,8 @@ pub enum ClientCommand {
     Schedules(schedules::SchedulesArgs),
     /// Show dead letters, publish their events again, put them away
     DeadLetters(dead_letters::DeadLettersArgs),
+    /// List and cancel events that wait for their time
+    Delayed(delayed::DelayedArgs),
     /// Show the nodes of the cluster, add, promote and remove them
     Cluster(cluster::ClusterArgs),
     /// Show the accounts of Xbus, accept them and shut them out

@@ -50,6 +50,7 @@ async fn dispatch(global: &Global, command: ClientCommand) -> anyhow::Result<()>
         ClientCommand::Consumers(args) => commands::consumers::run(global, args).await,
         ClientCommand::Schedules(args) => commands::schedules::run(global, args).await,
         ClientCommand::DeadLetters(args) => commands::dead_letters::run(global, args).await,
+        ClientCommand::Delayed(args) => commands::delayed::run(global, args).await,
         ClientCommand::Cluster(args) => commands::cluster::run(global, args).await,
         ClientCommand::Account(args) => commands::xbus::account::run(global, args).await,
         ClientCommand::Actor(args) => commands::xbus::actor::run(global, args).await,

@@ -35,6 +35,7 @@ use super::subscribe::batch::Batch;
 use super::subscribe::request::Subscribe;
 use super::subscribe::subscription::{Delivery, Opening, Subscription};
 use super::write::draft::{Parsed, Publish, Published, Single, allow_create};
+use super::write::proposer::Stored;
 use crate::base::actors::{Owned, hint};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
@@ -178,15 +179,22 @@ impl Access {
         if self.inner.enabled.may_create(&namespace) {
             allow_create(&mut frame);
         }
-        let stored = self.bus().proposer().publish(frame.into()).await;
-        let (first, _) = stored.map_err(|refusal| match single {
+        let stored = self.bus().proposer().store(frame.into()).await;
+        let stored = stored.map_err(|refusal| match single {
             Some(_) => Fault::from(refusal),
             None => Fault::of_batch(&refusal),
         })?;
-        Ok(single.map(|Single { id, created_at }| {
-            let id = if id.is_empty() { EventId::new(created_at, first).to_string() } else { id };
-            Published { id, created_at, index: i64::try_from(first).unwrap_or(i64::MAX) }
-        }))
+        Ok(match stored {
+            Stored::Published { first, .. } => single.map(|Single { id, created_at }| {
+                let id = if id.is_empty() { EventId::new(created_at, first).to_string() } else { id };
+                Published { id, created_at, index: i64::try_from(first).unwrap_or(i64::MAX), due: None }
+            }),
+            Stored::Waiting(waiting) => {
+                let due = Timestamp::from_millis(waiting.due);
+                let created_at = single.map_or(due, |single| single.created_at);
+                Some(Published { id: waiting.id().to_string(), created_at, index: -1, due: Some(due) })
+            }
+        })
     }
 
     /// Checks rights and limits of a publish: every event of the frame, as it would be stored.
@@ -219,7 +227,7 @@ impl Access {
         if self.inner.relay.try_send(elsewhere).is_err() {
             bus.metrics().inbox_dropped.inc();
         }
-        Published { id: item.id(), created_at, index: -1 }
+        Published { id: item.id(), created_at, index: -1, due: None }
     }
 
     /// Takes what a client says of events of a stream of the same principal, at any node.

@@ -252,7 +252,7 @@ fn frame(namespace: &str, lines: &[Line]) -> Result<Bytes, Fault> {
         payload: Some(payload.as_bytes()),
         ..Event::default()
     });
-    draft::frame(namespace, &events.collect::<Vec<_>>()).map(Bytes::from)
+    draft::frame(namespace, &events.collect::<Vec<_>>(), None).map(Bytes::from)
 }
 
 #[cfg(test)]

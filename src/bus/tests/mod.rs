@@ -148,7 +148,7 @@ impl TestNode {
 
     async fn publish(&self, count: usize) {
         let event = Event { subject: "app.x", payload: Some(b"1"), ..Event::default() };
-        let frame = draft::frame("app", &vec![event; count]).expect("a frame");
+        let frame = draft::frame("app", &vec![event; count], None).expect("a frame");
         let publish = Publish { namespace: "app".to_owned(), frame, single: None };
         self.access.publish(Parsed::Publish(publish)).await.expect("stored");
     }

@@ -16,6 +16,7 @@ use rollbook_cluster::store::disk;
 use rollbook_core::command::{Command, Done, Reply};
 use rollbook_core::error::Refusal;
 use rollbook_core::security::actor::Actor;
+use rollbook_core::timed::delayed::DelayedDone;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::metrics::Metrics;
@@ -97,6 +98,20 @@ impl Shortage {
     fn reason(&self) -> Option<&str> {
         self.here.as_deref().or(self.elsewhere.as_deref())
     }
+}
+
+/// What became of the events of a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// They are in their namespace.
+    Published {
+        /// Position of the first of them.
+        first: u64,
+        /// How many they are.
+        events: u32,
+    },
+    /// They wait for their time.
+    Waiting(DelayedDone),
 }
 
 impl Proposer {
@@ -202,11 +217,22 @@ impl Proposer {
         Ok(permit)
     }
 
-    /// Stores the frame of a publish. Returns the position of its first event, and their number.
+    /// Stores the frame of a publish whose events do not wait. Returns the position of its first event, and their number.
     ///
     /// # Errors
     /// Any [`Refusal`]; after [`Refusal::OutcomeUnknown`] the events may or may not be stored.
     pub async fn publish(&self, frame: Bytes) -> Result<(u64, u32), Refusal> {
+        match self.store(frame).await? {
+            Stored::Published { first, events } => Ok((first, events)),
+            Stored::Waiting(_) => Err(Refusal::Malformed("the events of the bus do not wait".to_owned())),
+        }
+    }
+
+    /// Stores the frame of a publish.
+    ///
+    /// # Errors
+    /// Any [`Refusal`]; after [`Refusal::OutcomeUnknown`] the events may or may not be stored.
+    pub async fn store(&self, frame: Bytes) -> Result<Stored, Refusal> {
         let result = match self.admit(frame.len()) {
             Ok(_permit) => self.propose(frame).await,
             Err(refusal) => Err(refusal),
@@ -215,7 +241,12 @@ impl Proposer {
             Ok(Done::Published { first, events }) => {
                 self.inner.metrics.publishes.inc();
                 self.inner.metrics.events.inc_by(u64::from(events));
-                Ok((first, events))
+                Ok(Stored::Published { first, events })
+            }
+            Ok(Done::Delayed(done)) => {
+                self.inner.metrics.publishes.inc();
+                self.inner.metrics.events.inc_by(u64::from(done.events));
+                Ok(Stored::Waiting(done))
             }
             Ok(_) => Err(Refusal::Malformed("the answer is not that of a publish".to_owned())),
             Err(refusal) => {

@@ -14,6 +14,7 @@ use rollbook_core::event::headers::HeaderList;
 use serde_json::value::RawValue;
 
 use super::wire::headers::{self, Headers};
+use crate::base::duration;
 use crate::bus::error::Fault;
 use crate::bus::live::message::LiveMessage;
 use crate::bus::live_events::LiveEventEncoder;
@@ -28,6 +29,9 @@ const TEXT: &str = "text";
 const BINARY: &str = "base64";
 /// The name by which a publisher makes a repeated message be stored once.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// For how long an event waits before it is published, as `10s`, and until when, as a time of RFC 3339.
+const DELAY: &str = "Rollbook-Delay";
+const AT: &str = "Rollbook-At";
 /// Conditions of JetStream that the book does not check. A publisher that relies on them must hear so.
 const CONDITIONS: [&str; 4] = [
     "Nats-Expected-Last-Sequence",
@@ -44,11 +48,17 @@ const EXPECTED_STREAM: &str = "Nats-Expected-Stream";
 /// The headers are none, or ask for something that the book does not do.
 pub(super) fn draft(message: &LiveMessage, namespace: &str) -> Result<Draft<'static>, Fault> {
     let (mut list, mut key) = (HeaderList::default(), String::new());
+    let (mut delay, mut at) = (None, String::new());
     if !message.headers.is_empty() {
         let block = Headers::parse(&message.headers).map_err(|error| Fault::bad(error.to_string()))?;
         for (name, value) in block.iter() {
             if name.eq_ignore_ascii_case(MESSAGE_ID) {
                 value.clone_into(&mut key);
+            } else if name.eq_ignore_ascii_case(DELAY) {
+                let parsed = duration::parse(value).map_err(|error| Fault::bad(format!("{DELAY}: {error}")))?;
+                delay = Some(parsed);
+            } else if name.eq_ignore_ascii_case(AT) {
+                value.clone_into(&mut at);
             } else if name.eq_ignore_ascii_case(EXPECTED_STREAM) && value == namespace {
                 // Checked.
             } else if let Some(condition) = CONDITIONS.iter().find(|known| name.eq_ignore_ascii_case(known)) {
@@ -67,6 +77,8 @@ pub(super) fn draft(message: &LiveMessage, namespace: &str) -> Result<Draft<'sta
     Ok(Draft {
         key: Cow::Owned(key),
         subject: Cow::Owned(message.subject.to_string()),
+        delay,
+        at: Cow::Owned(at),
         headers: list,
         payload,
         ..Draft::default()

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
+use std::time::Duration;
 
 use memchr::{memchr2, memchr2_iter};
 use rollbook_core::event::Event;
@@ -14,13 +15,13 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use crate::base::json;
+use crate::base::json::{self, Wait};
 use crate::base::slot::Slot;
 use crate::bus::error::Fault;
 use crate::bus::read::encoder::{EVENT_SLOTS, EventEncoder};
 use crate::bus::read::event_json;
 use crate::bus::read::redelivery::Redelivery;
-use crate::bus::write::draft::{Draft, Parsed, Publish, Writable, frame, namespace, parse_rfc3339};
+use crate::bus::write::draft::{Draft, Parsed, Publish, Writable, due, frame, namespace, parse_rfc3339};
 use crate::bus::write::headers::HeadersJson;
 
 use super::headers::RequestHeaders;
@@ -39,7 +40,7 @@ enum Part {
 }
 
 /// The fields of an event that are strings.
-const TEXTS: [&str; 6] = ["id", "trace_id", "key", "subject", "response_subject", "created_at"];
+const TEXTS: [&str; 8] = ["id", "trace_id", "key", "subject", "response_subject", "created_at", "delay", "at"];
 
 /// How far the reader of an event came, for the text of an error.
 #[derive(Debug, Default)]
@@ -105,6 +106,12 @@ impl<'de> Visitor<'de> for EventSeed<'_> {
                 "key" => &mut draft.key,
                 "subject" => &mut draft.subject,
                 "response_subject" => &mut draft.response_subject,
+                "at" => &mut draft.at,
+                "delay" => {
+                    draft.delay = map.next_value::<Option<Wait>>()?.map(|Wait(time)| time);
+                    self.0.part.set(Part::Frame);
+                    continue;
+                }
                 "created_at" => {
                     let text = text(&mut map)?;
                     self.0.bad_time.set(!text.is_empty() && parse_rfc3339(&text).is_none());
@@ -175,6 +182,27 @@ pub(super) struct Context<'c> {
     pub(super) enabled: &'c Writable<'c>,
     /// The headers of the request, which apply to all its events.
     pub(super) common: &'c RequestHeaders,
+    /// How long all events of the request wait that do not say it themselves.
+    pub(super) wait: CommonWait<'c>,
+}
+
+/// How long all events of a request wait that do not say it themselves.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct CommonWait<'c> {
+    pub(super) delay: Option<Duration>,
+    pub(super) at: &'c str,
+}
+
+impl<'c> CommonWait<'c> {
+    /// Adds the wait to an event that has none.
+    fn add_to<'d>(self, draft: &mut Draft<'d>)
+    where
+        'c: 'd,
+    {
+        if draft.delay.is_none() && draft.at.is_empty() {
+            (draft.delay, draft.at) = (self.delay, Cow::Borrowed(self.at));
+        }
+    }
 }
 
 /// Reads the body of a publish.
@@ -214,6 +242,10 @@ fn parse(body: &[u8], context: &Context<'_>, progress: &Progress) -> Result<Pars
 /// A valid event, for texts of errors.
 const EXAMPLE: &str = r#"{"subject":"app.orders","payload":{"n":1}}"#;
 
+/// The refusal of a `delay` that is no time.
+const INVALID_DELAY: &str =
+    "invalid delay: a time with its unit, as in \"10s\" or \"1h30m\", or a number of milliseconds";
+
 /// The line and column of an error in the JSON.
 fn place(error: &serde_json::Error) -> String {
     format!("line {}, column {}", error.line(), error.column())
@@ -226,6 +258,7 @@ fn parse_single(text: &str, context: &Context<'_>, progress: &Progress) -> Resul
         (Category::Eof | Category::Io, _) => Fault::bad("incomplete event"),
         (_, Part::Payload) if progress.bad_time.get() => Fault::bad("invalid timestamp format"),
         (_, Part::Payload) => Fault::bad(format!("invalid payload: not valid JSON; {}", place(&error))),
+        (_, Part::Text(Some("delay"))) => Fault::bad(INVALID_DELAY),
         (_, Part::Text(Some(field))) => {
             Fault::bad(format!("expected string; \"{field}\" is one in double quotes: {}", place(&error)))
         }
@@ -245,8 +278,9 @@ fn parse_single(text: &str, context: &Context<'_>, progress: &Progress) -> Resul
 }
 
 /// Builds the publish of one event, whose body had so many bytes.
-pub(super) fn publish_one(mut draft: Draft<'_>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Fault> {
+pub(super) fn publish_one<'c>(mut draft: Draft<'c>, bytes: usize, context: &Context<'c>) -> Result<Parsed, Fault> {
     context.common.add_to(std::slice::from_mut(&mut draft), bytes)?;
+    context.wait.add_to(&mut draft);
     draft.publish(context.now, context.enabled)
 }
 
@@ -256,6 +290,7 @@ fn parse_batch(text: &str, context: &Context<'_>, progress: &Progress) -> Result
     let drafts = drafts.map_err(|error| match error.classify() {
         Category::Eof => Fault::bad("unexpected end of JSON input"),
         Category::Io | Category::Syntax | Category::Data => match progress.part.get() {
+            Part::Text(Some("delay")) if error.is_data() => Fault::bad(format!("invalid batch: {INVALID_DELAY}")),
             Part::Text(Some(field)) if error.is_data() => {
                 Fault::bad(format!("invalid batch: expected string; \"{field}\" is one: {}", place(&error)))
             }
@@ -266,8 +301,15 @@ fn parse_batch(text: &str, context: &Context<'_>, progress: &Progress) -> Result
 }
 
 /// Builds the publish of many events, whose body had so many bytes.
-pub(super) fn publish_all(mut drafts: Vec<Draft<'_>>, bytes: usize, context: &Context<'_>) -> Result<Parsed, Fault> {
-    let &Context { now, enabled, common } = context;
+pub(super) fn publish_all<'c>(
+    mut drafts: Vec<Draft<'c>>,
+    bytes: usize,
+    context: &Context<'c>,
+) -> Result<Parsed, Fault> {
+    let &Context { now, enabled, common, wait } = context;
+    drafts.iter_mut().for_each(|draft| wait.add_to(draft));
+    let wait = drafts.first().map_or(Ok(None), Draft::wait).map_err(|fault| of_item(1, fault))?;
+    let now = due(wait, now);
     // Errors of single events come first.
     let times = (1..).zip(&drafts).map(|(item, draft)| draft.created_at(now).map_err(|fault| of_item(item, fault)));
     let times: Vec<Timestamp> = times.collect::<Result<_, _>>()?;
@@ -276,6 +318,8 @@ pub(super) fn publish_all(mut drafts: Vec<Draft<'_>>, bytes: usize, context: &Co
     }
     let answered = |draft: &Draft<'_>| !draft.response_subject.is_empty();
     refuse_where(&drafts, answered, "batch items must not have response subject")?;
+    let waits_else = |draft: &Draft<'_>| draft.wait() != Ok(wait);
+    refuse_where(&drafts, waits_else, "all events in batch must wait for the same time")?;
     common.add_to(&mut drafts, bytes)?;
     let mut events = Vec::with_capacity(drafts.len());
     for (item, (draft, created_at)) in (1..).zip(drafts.iter().zip(times)) {
@@ -298,7 +342,7 @@ pub(super) fn publish_all(mut drafts: Vec<Draft<'_>>, bytes: usize, context: &Co
     if other {
         return Err(Fault::bad("all events in batch must belong to the same namespace"));
     }
-    let frame = frame(common, &events)?;
+    let frame = frame(common, &events, wait)?;
     Ok(Parsed::Publish(Publish { namespace: common.to_owned(), frame, single: None }))
 }
 

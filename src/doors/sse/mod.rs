@@ -76,13 +76,17 @@ static CONSUMER_ID: HeaderName = HeaderName::from_static("x-bus-consumer-id");
 static ACKNOWLEDGED: HeaderName = HeaderName::from_static("x-bus-acknowledged");
 static EVENT_ID: HeaderName = HeaderName::from_static("x-bus-event-id");
 static EVENT_CREATED_AT: HeaderName = HeaderName::from_static("x-bus-event-created-at");
+/// The id under which an event waits, and when it is due.
+static DELAYED_ID: HeaderName = HeaderName::from_static("x-bus-delayed-id");
+static DELAYED_UNTIL: HeaderName = HeaderName::from_static("x-bus-delayed-until");
 static EVENT_INDEX: HeaderName = HeaderName::from_static("x-bus-event-index");
 static ANY: HeaderValue = HeaderValue::from_static("*");
 static METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, OPTIONS");
 const ALLOWED: &str = "Content-Type, X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID";
 static ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(ALLOWED);
-static EXPOSED: HeaderValue =
-    HeaderValue::from_static("X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID");
+static EXPOSED: HeaderValue = HeaderValue::from_static(
+    "X-BUS-EVENT-ID, X-BUS-EVENT-CREATED-AT, X-BUS-EVENT-INDEX, X-BUS-CONSUMER-ID, X-BUS-DELAYED-ID, X-BUS-DELAYED-UNTIL",
+);
 /// Most bytes of an acknowledgement.
 const ACK_BYTES_MAX: usize = 512 << 10;
 /// Most bytes of an unneeded body that the door reads.
@@ -241,7 +245,11 @@ impl HttpRefusal {
             .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
         if let Some(first) = &self.first {
             // The publisher of the first event got the same values, or would have.
-            event_headers(&mut builder, &first.id, first.created_at, first.index.into());
+            if first.waits {
+                waiting_headers(&mut builder, &first.id, first.due());
+            } else {
+                event_headers(&mut builder, &first.id, first.created_at, first.index.into());
+            }
         }
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             builder.insert_header((header::ALLOW, "GET, HEAD, OPTIONS, POST, PUT"));
@@ -378,7 +386,8 @@ async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -
         && door.access.bus().level() >= FeatureLevel::HEADERS;
     let common = RequestHeaders::of(request.headers(), traces, bytes_max)?;
     let enabled = |name: &str| access.is_writable(name);
-    let context = PublishContext { now: clock::timestamp(), enabled: &enabled, common: &common };
+    let wait = session::wait(&query)?;
+    let context = PublishContext { now: clock::timestamp(), enabled: &enabled, common: &common, wait };
     let parsed = match mode {
         None if restores => codec::parse_restore(&body, &context).map(Some),
         None => codec::parse_publish(&body, &context).map(Some),
@@ -390,10 +399,24 @@ async fn publish(request: &HttpRequest, payload: web::Payload, door: &SseDoor) -
     }
     let published = access.publish(parsed).await?;
     let mut builder = answer(StatusCode::ACCEPTED);
-    if let Some(Published { id, created_at, index }) = published {
-        event_headers(&mut builder, &id, Some(created_at), index.into());
+    match published {
+        Some(Published { id, due: due @ Some(_), .. }) => waiting_headers(&mut builder, &id, due),
+        Some(Published { id, created_at, index, due: None }) => {
+            event_headers(&mut builder, &id, Some(created_at), index.into());
+        }
+        None => {}
     }
     Ok(builder.finish())
+}
+
+/// Adds the headers of an event that waits.
+fn waiting_headers(builder: &mut HttpResponseBuilder, id: &str, due: Option<Timestamp>) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        builder.insert_header((DELAYED_ID.clone(), id));
+    }
+    if let Some(due) = due.and_then(|due| HeaderValue::from_str(&due.to_string()).ok()) {
+        builder.insert_header((DELAYED_UNTIL.clone(), due));
+    }
 }
 
 fn event_headers(builder: &mut HttpResponseBuilder, id: &str, created_at: Option<Timestamp>, index: HeaderValue) {

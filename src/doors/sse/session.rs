@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rollbook_core::subjects::pattern::Pattern;
 
+use super::codec::CommonWait;
 use crate::base::duration;
 use crate::bus::delivery::acknowledgement::{Acknowledgement, Parameters};
 use crate::bus::delivery::filter::HeaderFilter;
@@ -53,6 +54,13 @@ pub(super) fn restores(query: &Query<'_>) -> Result<bool, Fault> {
         Some("true") => Ok(true),
         Some(other) => Err(Fault::bad(format!("invalid restore: {other}"))),
     }
+}
+
+/// Reads how long the events of a publish wait that do not say it themselves: `delay` or `at`.
+pub(super) fn wait<'q>(query: &'q Query<'_>) -> Result<CommonWait<'q>, Fault> {
+    let delay = query.given("delay").map(duration::parse).transpose();
+    let delay = delay.map_err(|error| Fault::bad(format!("invalid delay: {error}")))?;
+    Ok(CommonWait { delay, at: query.given("at").unwrap_or_default() })
 }
 
 /// Reads the subject that a publish of CloudEvents names for all its events.

@@ -7,7 +7,7 @@ use rollbook_core::entry::{EntryBuilder, FLAG_CREATE, FLAG_HEADERS, FLAG_KEYED, 
 use rollbook_core::event::Event;
 use rollbook_core::time::Timestamp;
 
-use super::codec::{self, Context, FRAMES};
+use super::codec::{self, CommonWait, Context, FRAMES};
 use super::headers::RequestHeaders;
 use crate::bus::error::Fault;
 use crate::bus::read::encoder::EventEncoder as _;
@@ -18,7 +18,10 @@ const NOW: Timestamp = Timestamp { seconds: 1_710_498_645, nanos: 123_000_000 };
 
 fn parse(body: impl AsRef<[u8]>) -> Result<Parsed, Fault> {
     let enabled = |name: &str| matches!(name, "a" | "b" | "my-app");
-    codec::parse_publish(body.as_ref(), &Context { now: NOW, enabled: &enabled, common: &RequestHeaders::default() })
+    codec::parse_publish(
+        body.as_ref(),
+        &Context { now: NOW, enabled: &enabled, common: &RequestHeaders::default(), wait: CommonWait::default() },
+    )
 }
 
 /// The text of the refusal, or `accepted`.
@@ -108,7 +111,12 @@ fn a_payload_may_be_nested_so_deep() {
         let event = format!("{{\"subject\":\"a.b\",\"payload\":{}}}", nested(levels));
         for body in [event.clone(), format!("\u{feff} [{event}]")] {
             assert_eq!(parse(&body).is_ok(), fits, "{levels}");
-            let context = Context { now: NOW, enabled: &|name| name == "a", common: &RequestHeaders::default() };
+            let context = Context {
+                now: NOW,
+                enabled: &|name| name == "a",
+                common: &RequestHeaders::default(),
+                wait: CommonWait::default(),
+            };
             let restored = codec::parse_restore(body.as_bytes(), &context);
             assert!(restored.is_ok(), "an older release may have stored it: {levels}");
         }

@@ -92,6 +92,8 @@ struct Fields<'a> {
     #[serde(borrow)]
     headers: Option<&'a RawValue>,
     #[serde(borrow)]
+    at: Option<&'a RawValue>,
+    #[serde(borrow)]
     start: Option<&'a RawValue>,
     #[serde(borrow)]
     ack: Option<&'a RawValue>,
@@ -308,6 +310,8 @@ fn parse_publish(frame: &ByteString, fields: &Fields<'_>) -> Result<PublishPaylo
         trace_id: short(fields.trace_id, "trace_id")?,
         event_id: short(fields.event_id, "event_id")?,
         created_at: Some(short(fields.created_at, "created_at")?).filter(|time| !time.is_empty()),
+        delay: wait(fields.delay, "delay").map_err(|error| error.of(&id))?,
+        at: short(fields.at, "at")?,
         headers: headers(fields.headers).map_err(|error| error.of(&id))?,
         payload: fields.payload.map(|_| member_bytes(frame, fields.payload)),
         id,

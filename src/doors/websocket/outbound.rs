@@ -162,7 +162,11 @@ pub(super) fn error(id: Option<&str>, responder: Option<&str>, code: ErrorCode, 
 }
 
 pub(super) fn published(id: &str, published: &Published) -> OutboundFrame {
-    let Published { id: event, created_at, index } = published;
+    let Published { id: event, created_at, index, due } = published;
+    if let Some(due) = due {
+        let builder = Builder::new("published").text("id", id).text("delayed_id", event);
+        return builder.text("delayed_until", &due.to_string()).end();
+    }
     let builder = Builder::new("published").text("id", id).text("event_id", event);
     builder.raw(&format!(",\"index\":{index}")).text("created_at", &created_at.to_string()).end()
 }
@@ -205,12 +209,17 @@ pub(super) fn unsubscribed(id: &str, end: Option<(End, &str)>) -> OutboundFrame 
 /// Refuses a publish, an acknowledgement or a stream.
 pub(super) fn refused(id: &str, fault: &Fault) -> OutboundFrame {
     let code = ErrorCode::from(fault.kind);
-    let Some(First { id: event, created_at, index }) = fault.first.as_deref() else {
+    let Some(first) = fault.first.as_deref() else {
         return error(Some(id), None, code, &fault.text);
     };
-    let mut data = json!({ "event_id": event, "index": index });
-    if let (Some(data), Some(created_at)) = (data.as_object_mut(), created_at) {
-        data.insert("created_at".to_owned(), created_at.to_string().into());
+    let First { id: event, created_at, index, waits } = first;
+    let (mut data, time) = if *waits {
+        (json!({ "delayed_id": event }), ("delayed_until", first.due()))
+    } else {
+        (json!({ "event_id": event, "index": index }), ("created_at", *created_at))
+    };
+    if let (Some(data), (name, Some(time))) = (data.as_object_mut(), time) {
+        data.insert(name.to_owned(), time.to_string().into());
     }
     let builder = Builder::new("error").text("id", id).text("code", code.name()).text("message", &fault.text);
     builder.retryable(code.retryable()).end_with("data", data.to_string().into())

@@ -118,6 +118,8 @@ pub(super) struct PublishPayload {
     pub(super) trace_id: String,
     pub(super) event_id: String,
     pub(super) created_at: Option<String>,
+    pub(super) delay: Option<Duration>,
+    pub(super) at: String,
     pub(super) headers: HeaderList,
     pub(super) payload: Option<Bytes>,
 }
@@ -132,6 +134,8 @@ impl PublishPayload {
             subject: (&*self.subject).into(),
             response_subject: (&*self.response_subject).into(),
             created_at: self.created_at.as_deref().map(Cow::from),
+            delay: self.delay,
+            at: (&*self.at).into(),
             headers: self.headers.clone(),
             payload: self
                 .payload

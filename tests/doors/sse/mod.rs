@@ -8,6 +8,7 @@ mod cors;
 mod counts;
 mod dead;
 mod dedupe;
+mod delayed;
 mod groups;
 mod headers;
 mod inbox;

@@ -37,6 +37,8 @@ get /api/dead-letter-jobs |  | admin:read dead-letters |
 post /api/dead-letter-jobs |  | admin:write dead-letters | {}
 get /api/dead-letter-jobs/{id} | /api/dead-letter-jobs/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:read dead-letters |
 delete /api/dead-letter-jobs/{id} | /api/dead-letter-jobs/53131466-4e2e-11e7-916e-af2b1e6d242d | admin:write dead-letters |
+get /api/delayed |  | admin:read delayed |
+delete /api/delayed/{id} | /api/delayed/d_1_1_1 |  |
 get /api/definitions |  |  |
 get /api/definitions/{id} | /api/definitions/none | process all/none |
 put /api/definitions/{id} | /api/definitions/none | process all/none | {}

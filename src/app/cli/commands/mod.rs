@@ -9,6 +9,7 @@ pub(super) mod cluster;
 pub(super) mod config;
 pub(super) mod consumers;
 pub(super) mod dead_letters;
+pub(super) mod delayed;
 pub(super) mod dump;
 pub(super) mod events;
 pub(super) mod health;

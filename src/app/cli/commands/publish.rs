@@ -13,7 +13,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::app::cli::shared::global::{Global, Output};
-use crate::app::cli::shared::http::{Client, EVENT_INDEX};
+use crate::app::cli::shared::http::{Client, DELAYED_ID, EVENT_INDEX};
 use crate::app::cli::shared::lines::{self, Line};
 use crate::app::cli::shared::output::{Unit, counted, note, print, progress};
 use crate::app::cli::shared::payload;
@@ -27,10 +27,13 @@ Examples:
   rollbook publish app.orders.created '{\"order\":18}' -H 'tenant: acme' -H 'region: eu'
   date +%s | rollbook publish app.tick
   rollbook publish app.lines --batch < lines.ndjson
+  rollbook publish app.reminder '{\"order\":17}' --delay 1h
+  rollbook publish app.sale '{\"percent\":20}' --at 2026-12-24T08:00:00Z
 
 What is piped in, or redirected from a file, is the payload when no other is given; inside a loop that reads such an \
 input itself, add </dev/null. Prints the id of the event and its index in the log of the namespace, -1 for an inbox, \
-which keeps nothing. With --key or --id a publish may be repeated safely: the second stores nothing and prints id and index of the first. Its exit code is 0; with --output json it has \
+which keeps nothing. An event that waits has the id under which `rollbook delayed cancel` cancels it, and the time at \
+which it is published. With --key or --id a publish may be repeated safely: the second stores nothing and prints id and index of the first. Its exit code is 0; with --output json it has \
 `\"duplicate\": true`, else a line on standard error says so.";
 
 /// Arguments of `publish`.
@@ -57,6 +60,12 @@ pub struct PublishArgs {
     /// Event id instead of one made by the node
     #[arg(long, conflicts_with = "batch")]
     id: Option<String>,
+    /// Publish the event only after this time, as 10s, 500ms or 1h30m; 366 days at most
+    #[arg(long, value_name = "DURATION", conflicts_with = "at")]
+    delay: Option<String>,
+    /// Publish the event only at this time of RFC 3339, as 2026-12-24T08:00:00Z
+    #[arg(long, value_name = "TIME")]
+    at: Option<String>,
     /// One payload per line of standard input, sent in arrays of up to 1000
     #[arg(long)]
     batch: bool,
@@ -72,6 +81,10 @@ struct NewEvent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'a str>,
     subject: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<&'a str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     headers: BTreeMap<&'a str, Vec<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,7 +112,7 @@ async fn publish(global: &Global, args: PublishArgs, piped: bool) -> anyhow::Res
     match store::one(&client, store::NEW, &event(&args, payload.as_deref())?).await {
         Ok(response) => print(&published(global.output, response.headers(), false)),
         Err(error) => {
-            let Some(headers) = error.stored() else { return Err(error.into()) };
+            let Some(headers) = error.stored().or_else(|| error.waiting()) else { return Err(error.into()) };
             if global.output == Output::Table {
                 note(&format!("stored before, nothing was added: {error}"));
             }
@@ -111,6 +124,12 @@ async fn publish(global: &Global, args: PublishArgs, piped: bool) -> anyhow::Res
 /// The line about a stored event.
 fn published(output: Output, headers: &HeaderMap, duplicate: bool) -> String {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if let (Some(id), Some(until)) = (header(DELAYED_ID), header("X-BUS-DELAYED-UNTIL")) {
+        return match output {
+            Output::Table => format!("{id} {until}"),
+            Output::Json => json!({ "delayed_id": id, "delayed_until": until, "duplicate": duplicate }).to_string(),
+        };
+    }
     let (id, index) = (header("X-BUS-EVENT-ID").unwrap_or_default(), header(EVENT_INDEX).unwrap_or_default());
     match output {
         Output::Table => format!("{id} {index}"),
@@ -132,6 +151,8 @@ fn event(args: &PublishArgs, payload: Option<&RawValue>) -> anyhow::Result<Strin
         trace_id: args.trace_id.as_deref(),
         key: args.key.as_deref(),
         subject: &args.subject,
+        delay: args.delay.as_deref(),
+        at: args.at.as_deref(),
         headers,
         payload,
     };
@@ -220,6 +241,8 @@ mod tests {
             trace_id: None,
             headers: vec![],
             id: None,
+            delay: None,
+            at: None,
             batch: false,
         }
     }
@@ -256,6 +279,24 @@ mod tests {
         assert_eq!(header("tenant").unwrap_err(), "a header is `Name: value`");
         assert!(header("a b: x").unwrap_err().starts_with("the name of a header is"));
         assert!(header("a: x\ny").unwrap_err().contains("line break"));
+    }
+
+    #[tokio::test]
+    async fn an_event_that_waits_says_how_long_and_has_the_id_to_cancel_it() {
+        let waits = "X-BUS-DELAYED-ID: d_1_2_3\r\nX-BUS-DELAYED-UNTIL: 2026-01-01T00:00:00Z\r\n";
+        let fake = Fake::start(vec![answer("202 Accepted", waits, ""); 2]).await;
+        publish(&fake.global(), PublishArgs { delay: Some("10s".into()), ..args("app.x") }, false).await.unwrap();
+        let at = PublishArgs { at: Some("2026-01-01T00:00:00Z".into()), ..args("app.x") };
+        publish(&fake.global(), at, false).await.unwrap();
+        let wanted = [r#"{"subject":"app.x","delay":"10s"}"#, r#"{"subject":"app.x","at":"2026-01-01T00:00:00Z"}"#];
+        assert_eq!(fake.bodies(), wanted);
+        let headers: HeaderMap = [("x-bus-delayed-id", "d_1_2_3"), ("x-bus-delayed-until", "T")]
+            .into_iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect();
+        assert_eq!(published(Output::Table, &headers, false), "d_1_2_3 T");
+        let json = published(Output::Json, &headers, true);
+        assert_eq!(json, r#"{"delayed_id":"d_1_2_3","delayed_until":"T","duplicate":true}"#);
     }
 
     #[tokio::test]

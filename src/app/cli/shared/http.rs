@@ -30,6 +30,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const UPLOAD_PIECE_BYTES: usize = 64 * 1024;
 /// The header with the index of a published event.
 pub(in crate::app::cli) const EVENT_INDEX: &str = "X-BUS-EVENT-INDEX";
+/// The header with the id under which an event waits.
+pub(in crate::app::cli) const DELAYED_ID: &str = "X-BUS-DELAYED-ID";
 /// The header with the deadline of a call.
 const CALL_TIMEOUT: &str = "X-Rollbook-Timeout";
 /// The code of a call without a provider.
@@ -96,6 +98,14 @@ impl CallError {
     pub(in crate::app::cli) fn stored(&self) -> Option<&HeaderMap> {
         match self {
             Self::Refused { status: 409, headers, .. } if headers.contains_key(EVENT_INDEX) => Some(headers),
+            _ => None,
+        }
+    }
+
+    /// The headers of a refusal that say under which id the event waits already.
+    pub(in crate::app::cli) fn waiting(&self) -> Option<&HeaderMap> {
+        match self {
+            Self::Refused { status: 409, headers, .. } if headers.contains_key(DELAYED_ID) => Some(headers),
             _ => None,
         }
     }

@@ -33,6 +33,9 @@ struct Acknowledgement<'a> {
     seq: u64,
     #[serde(skip_serializing_if = "str::is_empty")]
     event_id: &'a str,
+    /// The id under which the event waits.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    delayed_id: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -89,15 +92,17 @@ impl Client {
 }
 
 fn acknowledgement(stream: &str, stored: &Result<Option<Published>, Fault>) -> Bytes {
-    let none = Acknowledgement { stream, seq: 0, event_id: "", duplicate: false, error: None };
+    let none = Acknowledgement { stream, seq: 0, event_id: "", delayed_id: "", duplicate: false, error: None };
     let acknowledgement = match stored {
+        Ok(Some(Published { id, due: Some(_), .. })) => Acknowledgement { delayed_id: id, ..none },
         Ok(Some(Published { id, index, .. })) => {
             Acknowledgement { seq: u64::try_from(*index).unwrap_or_default(), event_id: id, ..none }
         }
         Ok(None) => none,
         Err(Fault { kind: FaultKind::Conflict, first: Some(first), .. }) => {
-            let First { id, index, .. } = &**first;
-            Acknowledgement { seq: *index, event_id: id, duplicate: true, ..none }
+            let First { id, index, waits, .. } = &**first;
+            let (event_id, delayed_id) = if *waits { ("", id.as_str()) } else { (id.as_str(), "") };
+            Acknowledgement { seq: *index, event_id, delayed_id, duplicate: true, ..none }
         }
         Err(fault) => {
             let code = status(fault.kind).as_u16();
@@ -120,9 +125,11 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_is_that_of_jetstream_with_the_id_of_the_event() {
-        let published = Published { id: "e_1".to_owned(), created_at: Timestamp::default(), index: 7 };
-        assert_eq!(text(Ok(Some(published))), r#"{"stream":"app","seq":7,"event_id":"e_1"}"#);
-        let first = First { id: "e_0".to_owned(), created_at: None, index: 3 };
+        let published = Published { id: "e_1".to_owned(), created_at: Timestamp::default(), index: 7, due: None };
+        assert_eq!(text(Ok(Some(published.clone()))), r#"{"stream":"app","seq":7,"event_id":"e_1"}"#);
+        let waiting = Published { id: "d_1_2_3".to_owned(), index: -1, due: Some(Timestamp::default()), ..published };
+        assert_eq!(text(Ok(Some(waiting))), r#"{"stream":"app","seq":0,"delayed_id":"d_1_2_3"}"#);
+        let first = First { id: "e_0".to_owned(), created_at: None, index: 3, waits: false };
         let repeated = Fault { first: Some(Box::new(first)), ..Fault::new(FaultKind::Conflict, "x") };
         assert_eq!(text(Err(repeated)), r#"{"stream":"app","seq":3,"event_id":"e_0","duplicate":true}"#);
     }

@@ -32,6 +32,9 @@ struct PublishPayload<'a> {
     id: String,
     #[serde(alias = "createdAt")]
     created_at: Option<String>,
+    delay: Option<Wait>,
+    #[serde(default, deserialize_with = "or_default")]
+    at: String,
     #[serde(default, deserialize_with = "or_default")]
     headers: HeadersJson,
     #[serde(borrow)]
@@ -47,6 +50,8 @@ impl<'a> PublishPayload<'a> {
             subject: self.subject.into(),
             response_subject: self.response_subject.into(),
             created_at: self.created_at.map(Into::into),
+            delay: self.delay.map(|Wait(time)| time),
+            at: self.at.into(),
             headers: self.headers.0,
             payload: self.payload.map(Cow::Borrowed),
         }
@@ -160,7 +165,10 @@ fn encode(id: &StreamId, message: StreamMessage, out: &mut Out) {
     match message {
         StreamMessage::Published(ack, published) => {
             let outcome = published.map_err(Into::into).map(|published| match published {
-                Some(Published { id, created_at, index }) => {
+                Some(Published { id, due: Some(due), .. }) => {
+                    json!({ "delayed_id": id, "delayed_until": due.to_string() })
+                }
+                Some(Published { id, created_at, index, due: None }) => {
                     json!({ "id": id, "index": index, "created_at": created_at.to_string() })
                 }
                 None => json!({}),

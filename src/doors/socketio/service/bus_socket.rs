@@ -98,6 +98,11 @@ impl std::convert::From<Fault> for AckError {
     fn from(fault: Fault) -> Self {
         let mut error = error_json(&fault);
         if let (Some(error), Some(first)) = (error.as_object_mut(), fault.first) {
+            if first.waits {
+                error.extend(first.due().map(|due| ("delayed_until".to_owned(), due.to_string().into())));
+                error.insert("delayed_id".to_owned(), first.id.into());
+                return Self(serde_json::Value::Object(std::mem::take(error)));
+            }
             error.insert("id".to_owned(), first.id.into());
             error.insert("index".to_owned(), first.index.into());
             error.extend(first.created_at.map(|time| ("created_at".to_owned(), time.to_string().into())));

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{Mode, encoder, write};
 use crate::bus::read::event_json;
 use crate::bus::write::draft::Parsed;
-use crate::doors::sse::codec::Context;
+use crate::doors::sse::codec::{CommonWait, Context};
 use crate::doors::sse::headers::RequestHeaders;
 use crate::doors::sse::http_refusal::HttpRefusal;
 
@@ -27,7 +27,12 @@ fn headers(list: &[(&str, &str)]) -> HeaderMap {
 fn parse(list: &[(&str, &str)], body: &[u8], subject: Option<&str>) -> Result<Option<Parsed>, HttpRefusal> {
     let request = headers(list);
     let common = RequestHeaders::of(&request, true, 1 << 20)?;
-    let context = Context { now: NOW, enabled: &|name| name == "app" || name == "com", common: &common };
+    let context = Context {
+        now: NOW,
+        enabled: &|name| name == "app" || name == "com",
+        common: &common,
+        wait: CommonWait::default(),
+    };
     Ok(Mode::of(&request)?.expect("a CloudEvent").parse(body, &request, subject, &context)?)
 }
 
@@ -321,7 +326,7 @@ proptest! {
             let mut request = headers(&[("content-type", kind), ("ce-specversion", "1.0"), ("ce-id", "1"), ("ce-type", "com.x")]);
             request.insert(HeaderName::from_static("ce-source"), HeaderValue::from_bytes(&value).unwrap());
             let common = RequestHeaders::default();
-            let context = Context { now: NOW, enabled: &|_| true, common: &common };
+            let context = Context { now: NOW, enabled: &|_| true, common: &common, wait: CommonWait::default() };
             let mode = Mode::of(&request).unwrap().unwrap();
             core::hint::black_box(mode.parse(body.as_bytes(), &request, None, &context).is_ok());
         }
