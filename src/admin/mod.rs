@@ -150,11 +150,11 @@ pub fn mount(admin: &Arc<Admin>, services: &mut web::ServiceConfig) {
         .configure(routes::metrics::mount)
         .configure(routes::health::mount)
         .configure(routes::namespaces::mount)
-        .configure(routes::events::mount)
+        .configure(routes::book::events::mount)
         .configure(routes::consumers::mount)
         .configure(routes::schedules::operations::mount)
         .configure(routes::dead_letters::mount)
-        .configure(routes::delayed::mount)
+        .configure(routes::book::delayed::mount)
         .configure(routes::cluster::mount)
         .configure(routes::config::mount)
         // The commands come before the services, because `restart-all` is a command and could be the id of a service.

@@ -2,14 +2,13 @@
 //!
 //! Imports the shared files of [`super`]. Invariant: every refusal is problem+json and says what to send instead.
 
+pub(super) mod book;
 pub(super) mod cluster;
 pub(super) mod commands;
 pub(super) mod config;
 pub(super) mod connections;
 pub(super) mod consumers;
 pub(super) mod dead_letters;
-pub(super) mod delayed;
-pub(super) mod events;
 pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod namespaces;

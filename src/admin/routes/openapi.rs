@@ -10,8 +10,8 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::reference;
 use super::{
-    cluster, commands, config, connections, consumers, dead_letters, delayed, events, namespaces, processes, schedules,
-    security, services, xbus,
+    book, cluster, commands, config, connections, consumers, dead_letters, namespaces, processes, schedules, security,
+    services, xbus,
 };
 use crate::admin::operation::{Need, get_for};
 use crate::admin::resource::resource;
@@ -56,8 +56,8 @@ const PAGES: &str = "/docs/{_:.*}";
         namespaces::create_namespace,
         namespaces::retain_namespace,
         namespaces::delete_namespace,
-        events::list,
-        events::show,
+        book::events::list,
+        book::events::show,
         schedules::operations::list,
         schedules::operations::show,
         schedules::operations::set,
@@ -78,8 +78,8 @@ const PAGES: &str = "/docs/{_:.*}";
         dead_letters::jobs::list,
         dead_letters::jobs::show,
         dead_letters::jobs::cancel,
-        delayed::list,
-        delayed::cancel,
+        book::delayed::list,
+        book::delayed::cancel,
         cluster::cluster,
         cluster::join,
         cluster::promote,

@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use super::commands::book::{dead_letters, delayed, events, schedules};
 use super::commands::processes::{control, deploy};
 use super::commands::security::{
     audit, certificates, context, credentials, explain, issuers, login, nkeys, passwords, principals, roles, tokens,
@@ -9,8 +10,7 @@ use super::commands::security::{
 use super::commands::serve::ServeArgs;
 use super::commands::xbus::{account, actor, emit, envelope, logs, pipeline, ps, schema};
 use super::commands::{
-    ack, call, cert, cluster, config, consumers, dead_letters, delayed, dump, events, health, namespaces, publish,
-    restore, schedules, subscribe,
+    ack, call, cert, cluster, config, consumers, dump, health, namespaces, publish, restore, subscribe,
 };
 use super::shared::global::Global;
 use crate::app::bench::BenchArgs;

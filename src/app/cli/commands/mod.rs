@@ -3,22 +3,19 @@
 //! Imports `shared`. A command may use functions of another one.
 
 pub(super) mod ack;
+pub(super) mod book;
 pub(super) mod call;
 pub(super) mod cert;
 pub(super) mod cluster;
 pub(super) mod config;
 pub(super) mod consumers;
-pub(super) mod dead_letters;
-pub(super) mod delayed;
 pub(super) mod dump;
-pub(super) mod events;
 pub(super) mod health;
 pub(super) mod join;
 pub(super) mod namespaces;
 pub(super) mod processes;
 pub(super) mod publish;
 pub(super) mod restore;
-pub(super) mod schedules;
 pub(super) mod security;
 pub(super) mod serve;
 pub(super) mod subscribe;

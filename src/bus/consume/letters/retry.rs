@@ -136,7 +136,7 @@ async fn publish(bus: &Bus, identity: &Identity, of: &WholeLetter, to: &str) -> 
     let namespace = draft::namespace(to, &|name| bus.node().state().has_namespace(name))?;
     bus.level().check(FeatureLevel::HEADERS)?;
     let created_at = clock::timestamp();
-    let frame = draft::frame(namespace, &[draft.event(created_at)])?;
+    let frame = draft::frame(namespace, &[draft.event(created_at)], None)?;
     let bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
     let stored = || bus.node().state().namespace(namespace).map_or(0, |head| head.bytes());
     identity.usage().publish((1, bytes), stored, clock::now)?;

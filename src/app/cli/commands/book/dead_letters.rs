@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::xbus::common::{list, text, told};
+use crate::app::cli::commands::xbus::common::{list, text, told};
 use crate::app::cli::shared::confirm;
 use crate::app::cli::shared::error::{AlreadyReported, Usage};
 use crate::app::cli::shared::global::{Global, Output};

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::publish::header;
-use super::security::rows::{Deletion, delete, lines};
-use super::xbus::common::{list, text, told};
+use crate::app::cli::commands::publish::header;
+use crate::app::cli::commands::security::rows::{Deletion, delete, lines};
+use crate::app::cli::commands::xbus::common::{list, text, told};
 use crate::app::cli::shared::global::{Global, Output};
 use crate::app::cli::shared::http::Client;
 use crate::app::cli::shared::output::print;
