@@ -155,7 +155,7 @@ pub(in crate::admin) async fn change(
     for _ in 0..MERGES_MAX {
         let row = find(&admin, &name)?;
         let own = ScheduleJson::of(&row.definition).and_then(|json| serde_json::value::to_raw_value(&json));
-        let merged = merge::merge(&*own.map_err(wrong)?, &patch).map_err(wrong)?;
+        let merged = merge::merge(&own.map_err(wrong)?, &patch).map_err(wrong)?;
         let body: ScheduleJson = serde_json::from_str(merged.get())
             .map_err(|error| Problem::bad(json_error::explain(merged.get(), &error)))?;
         match store(&admin, &name, body, Some(expected.unwrap_or(row.revision))).await {
