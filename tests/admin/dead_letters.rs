@@ -308,11 +308,15 @@ fn a_subscription_names_the_subject_of_its_dead_letters() {
     reject_next(&node, &[named]);
     reject_next(&node, &[named, ("group", "w")]);
     let mut kept = node.replay("orders.>");
-    for (event, group) in kept.events(2, SOON).iter().zip([Value::Null, json!("w")]) {
+    // The letter of a stream that has ended may come behind that of the next one.
+    let mut groups = vec![Value::Null, json!("w")];
+    for event in kept.events(2, SOON) {
         let letter = event.payload();
-        assert_eq!((event.subject().as_str(), &letter["group"]), ("orders.failed", &group), "{letter}");
+        groups.retain(|group| *group != letter["group"]);
+        assert_eq!(event.subject().as_str(), "orders.failed", "{letter}");
         assert_eq!((&letter["event"]["payload"], &letter["reason"]), (&json!(1), &json!("no")));
     }
+    assert_eq!(groups, [Value::Null; 0], "one of each");
     assert_eq!(letters(&node, "state=all"), [Value::Null; 0], "none is in _dead_");
     for (wrong, text) in [
         ("_dead_.x", "namespace _dead_ is reserved"),

@@ -1,5 +1,6 @@
 //! A cluster whose nodes are upgraded one after the other.
 
+use rollbook_core::level::FeatureLevel;
 use serde_json::json;
 
 use crate::harness::cluster::Cluster;
@@ -9,7 +10,9 @@ use crate::harness::{SOON, wait_for};
 /// Lets a node say what a release said that knew no levels.
 const OLD: (&str, &str) = ("ROLLBOOK_TEST_LEVEL", "1");
 
-fn level(node: &Node) -> u64 {
+const LATEST: u32 = FeatureLevel::LATEST.get();
+
+fn level(node: &Node) -> u32 {
     let metrics = node.web("GET", "/metrics", "").text();
     let line = metrics.lines().find_map(|line| line.strip_prefix("rollbook_feature_level ")).expect("the level");
     line.parse().expect("a number")
@@ -34,7 +37,7 @@ fn the_level_rises_by_itself_when_the_last_node_was_upgraded_and_then_no_old_nod
     cluster.publish_anywhere("app.x", "30");
     assert_eq!([1, 2].map(|id| level(cluster.node(id))), [1, 1], "node 3 may come back as it was");
     cluster.up_with(&[3], |_, options| options);
-    wait_for("the level rises on all nodes", SOON, || (levels(&cluster) == [7, 7, 7]).then_some(()));
+    wait_for("the level rises on all nodes", SOON, || (levels(&cluster) == [LATEST; 3]).then_some(()));
     cluster.publish_anywhere("app.x", "31");
     let wanted: Vec<String> = (0..32).map(|number| number.to_string()).collect();
     for id in 1..=3 {
@@ -49,13 +52,13 @@ fn the_level_rises_by_itself_when_the_last_node_was_upgraded_and_then_no_old_nod
     let old = start_old(2, &[2], cluster.options_of(2));
     let exit = Node::launch(&old, &cluster.data(2)).err().expect("it must not start");
     assert_eq!(exit.code, Some(1), "{exit:?}");
-    assert!(exit.stderr.contains("the cluster follows level 7: upgrade node 2"), "{}", exit.stderr);
+    assert!(exit.stderr.contains(&format!("the cluster follows level {LATEST}: upgrade node 2")), "{}", exit.stderr);
 }
 
 #[test]
 fn a_new_node_has_the_newest_rules_from_its_first_event_on() {
     let node = Node::start(&Options::new());
-    assert_eq!(level(&node), 7);
+    assert_eq!(level(&node), LATEST);
     let keeps = |name: &str| node.web("GET", &format!("/api/namespaces/{name}"), "").json()["retention"].clone();
     let wanted = json!({"max_age": "168h", "max_bytes": 268_435_456, "max_events": 100_000});
     assert_eq!(keeps("roll"), wanted, "the roll has a bounded past");
@@ -63,7 +66,7 @@ fn a_new_node_has_the_newest_rules_from_its_first_event_on() {
     assert_eq!(change.status, 200, "{}", change.text());
     assert_eq!(keeps("roll"), json!({"max_age": null, "max_bytes": 268_435_456, "max_events": 7}));
     let cluster = Cluster::start();
-    assert_eq!([1, 2, 3].map(|id| level(cluster.node(id))), [7, 7, 7], "as soon as it is ready");
+    assert_eq!([1, 2, 3].map(|id| level(cluster.node(id))), [LATEST; 3], "as soon as it is ready");
 }
 
 /// A member of a durable consumer that takes an event and dies of it, through any node that is there.
@@ -99,7 +102,7 @@ fn deliveries_are_counted_from_the_raise_on_and_before_it_all_is_as_it_was() {
     }
     cluster.terminate(3);
     cluster.up_with(&[3], |_, options| options);
-    wait_for("level 7", SOON, || (levels(&cluster) == [7, 7, 7]).then_some(()));
+    wait_for("the newest level", SOON, || (levels(&cluster) == [LATEST; 3]).then_some(()));
     for id in 1..=3 {
         assert_eq!(dies_of(cluster.node(id)).as_ref(), Some(&poison), "through node {id}");
     }
@@ -135,7 +138,7 @@ fn events_have_headers_from_the_raise_on_and_before_it_none_is_stored_with_any()
     }
     cluster.terminate(3);
     cluster.up_with(&[3], |_, options| options);
-    wait_for("level 7", SOON, || (levels(&cluster) == [7, 7, 7]).then_some(()));
+    wait_for("the newest level", SOON, || (levels(&cluster) == [LATEST; 3]).then_some(()));
     for id in 1..=3 {
         let stored = cluster.node(id).http().request("POST", "/", &[TRACE], headed.as_bytes());
         assert_eq!(stored.published().index, 3 + i64::try_from(id).expect("a number"));

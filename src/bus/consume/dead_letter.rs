@@ -17,6 +17,8 @@ use crate::bus::read::stored_event::StoredEvent;
 
 /// Pause before a failed store is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a letter is tried to be stored when its stream has ended.
+const BEYOND_MAX: Duration = Duration::from_secs(60);
 
 /// An event that is no longer delivered.
 #[derive(Debug, Clone)]
@@ -44,6 +46,18 @@ impl DeadLetter {
     /// Stores the letter and returns when it is durable. Tries again as long as the cluster refuses.
     pub async fn store(&self, bus: &Bus) {
         self.store_while(bus, async || true).await;
+    }
+
+    /// Stores the letter as [`DeadLetter::store`] does. When the caller does not wait any more, because its stream has
+    /// ended, the store goes on for at most [`BEYOND_MAX`]: the client was told that the event is a dead letter.
+    pub async fn store_beyond_the_stream(&self, bus: &Bus) {
+        loop {
+            let (letter, bus) = (self.clone(), bus.clone());
+            let store = async move { tokio::time::timeout(BEYOND_MAX, letter.store(&bus)).await.is_ok() };
+            if actix_web::rt::spawn(store).await.unwrap_or(false) {
+                return;
+            }
+        }
     }
 
     /// Stores the letter while `ours` says that this node may write it, which is asked before each try. Returns `false`

@@ -321,7 +321,7 @@ impl Subscription {
                         to: self.letters_to(),
                     };
                     let bus = self.bus.clone();
-                    let bury = async move { letter.store(&bus).await };
+                    let bury = async move { letter.store_beyond_the_stream(&bus).await };
                     ctx.spawn(bury.into_actor(self).map(move |(), act, ctx| {
                         if let State::Manual(manual) = &mut act.state {
                             manual.window.dead_letter_done(item.sequence());

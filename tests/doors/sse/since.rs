@@ -14,7 +14,6 @@ fn now() -> Timestamp {
 }
 
 fn payloads(node: &Node, query: &[(&str, &str)], count: usize) -> Vec<Value> {
-    println!("{query:?}");
     let mut stream = node.subscribe(query);
     let events = stream.events(count, SOON);
     stream.quiet(ms(100));

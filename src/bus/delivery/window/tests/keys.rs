@@ -131,7 +131,7 @@ impl Simulation {
                     self.carry_out(more);
                 }
                 Step::DeadLetter(_, item, ..) => self.letters.push(item.sequence()),
-                Step::Record(..) => unreachable!("nothing is recorded"),
+                Step::Record(member, _) => panic!("nothing is recorded, and {member} has something to record"),
             }
         }
     }
