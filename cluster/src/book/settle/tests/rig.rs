@@ -1,6 +1,6 @@
 //! A node without raft, whose data directory can be copied as a killed process leaves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -178,15 +178,29 @@ impl Rig {
 }
 
 pub(super) fn image(root: &Path, to: &Path) {
-    let until = std::time::Instant::now() + Duration::from_secs(10);
-    while to.exists() {
-        // The log writer of the life before may still close its files there.
-        if let Err(error) = fs::remove_dir_all(to) {
-            assert!(std::time::Instant::now() < until, "{}: {error}", to.display());
-            std::thread::sleep(Duration::from_millis(1));
+    loop {
+        let until = std::time::Instant::now() + Duration::from_secs(10);
+        while to.exists() {
+            // The log writer of the life before may still close its files there.
+            if let Err(error) = fs::remove_dir_all(to) {
+                assert!(std::time::Instant::now() < until, "{}: {error}", to.display());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let before = names(root);
+        copy_tree(root, to);
+        // A copy takes its time, and a dead process does not: RocksDB may have replaced files meanwhile.
+        if names(root) == before {
+            return;
         }
     }
-    copy_tree(root, to);
+}
+
+/// The names of all files below a folder.
+fn names(folder: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let below = |path: PathBuf| if path.is_dir() { names(&path) } else { BTreeSet::from([path]) };
+    entries.flat_map(below).collect()
 }
 
 /// Starts on the image, and goes on as a node does.
