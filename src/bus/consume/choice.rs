@@ -51,7 +51,7 @@ impl Newest {
     /// Finds the newest event of each subject of a pattern that has certain headers. Reads all that is kept.
     ///
     /// # Errors
-    /// There are more than [`SUBJECTS_MAX`] subjects, or the book cannot be read.
+    /// There are more than 100,000 subjects, or the book cannot be read.
     pub async fn find(bus: &Bus, pattern: &Pattern, headers: &HeaderFilter) -> Result<Self, Fault> {
         let head = bus.node().state().namespace(pattern.namespace());
         let (first, until) = head.map_or((1, 1), |head| (head.first, head.next));

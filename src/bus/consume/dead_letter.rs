@@ -49,7 +49,7 @@ impl DeadLetter {
     }
 
     /// Stores the letter as [`DeadLetter::store`] does. When the caller does not wait any more, because its stream has
-    /// ended, the store goes on for at most [`BEYOND_MAX`]: the client was told that the event is a dead letter.
+    /// ended, the store goes on for at most a minute: the client was told that the event is a dead letter.
     pub async fn store_beyond_the_stream(&self, bus: &Bus) {
         loop {
             let (letter, bus) = (self.clone(), bus.clone());

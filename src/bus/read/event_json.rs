@@ -31,7 +31,7 @@ pub fn write(index: i64, event: &Event<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Appends the event as [`write`] does, with a member `delivery` when this is not its first delivery.
+/// Appends the event as [`write()`] does, with a member `delivery` when this is not its first delivery.
 pub fn write_delivery(index: i64, event: &Event<'_>, again: Option<&Redelivery>, out: &mut Vec<u8>) {
     write(index, event, out);
     if let Some(again) = again
