@@ -29,6 +29,7 @@ mod dedupe;
 mod delayed;
 mod docks;
 mod first;
+mod late;
 mod level;
 mod order;
 mod schedules;

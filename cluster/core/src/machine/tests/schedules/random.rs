@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::command::ClockSet;
+use crate::machine::tests::late::Late;
 
 /// One step, whose frame depends on what the cluster has.
 #[derive(Debug, Clone)]
@@ -101,31 +102,6 @@ fn tick_of(frame: &[u8]) -> Option<Tick> {
     match entry::frames(frame, 1).next()? {
         Frame::Publish(publish) => Tick::decode(publish.tick?).ok(),
         _ => None,
-    }
-}
-
-/// A replica that commits after every third entry alone.
-#[derive(Default)]
-struct Late {
-    replica: Replica,
-    writes: Writes,
-}
-
-impl Late {
-    fn apply_at(&mut self, millis: u64, frames: &[Vec<u8>]) -> Vec<Reply> {
-        let replica = &mut self.replica;
-        replica.index += 1;
-        let mut builder = EntryBuilder::new(0);
-        frames.iter().for_each(|frame| builder.push(frame));
-        let bytes = builder.finish(millis);
-        let entry = Entry::parse(&bytes).unwrap();
-        let replies = replica.machine.apply(replica.index, &entry, &replica.memory, &mut self.writes).unwrap();
-        replica.memory.entries.insert(replica.index, bytes);
-        replica.memory.names = replica.machine.heads().map(|head| (head.id, head.name.clone())).collect();
-        if replica.index.is_multiple_of(3) {
-            replica.memory.commit(&mut self.writes);
-        }
-        replies
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::command::attributed::Attributed;
 use crate::entry::KIND_COMMAND;
+use crate::machine::tests::late::Late;
 use crate::xbus::account::row::ConfigEntry;
 use crate::xbus::change::{ActorSet, Attention, Expire, LogChange, Replay, SchemaSet};
 use crate::xbus::log::LogLine;
@@ -151,31 +152,6 @@ fn a_step() -> impl Strategy<Value = Vec<Vec<u8>>> {
         1 => (1_u64..3, 1_u64..3).prop_map(|(node, incarnation)| vec![node_down(node, incarnation)]),
         1 => Just(vec![dedupe::tidy_up()]),
     ]
-}
-
-/// A replica that commits after every third entry alone.
-#[derive(Default)]
-struct Late {
-    replica: Replica,
-    writes: Writes,
-}
-
-impl Late {
-    fn apply_at(&mut self, millis: u64, frames: &[Vec<u8>]) -> Vec<Reply> {
-        let replica = &mut self.replica;
-        replica.index += 1;
-        let mut builder = EntryBuilder::new(0);
-        frames.iter().for_each(|frame| builder.push(frame));
-        let bytes = builder.finish(millis);
-        let entry = Entry::parse(&bytes).unwrap();
-        let replies = replica.machine.apply(replica.index, &entry, &replica.memory, &mut self.writes).unwrap();
-        replica.memory.entries.insert(replica.index, bytes);
-        replica.memory.names = replica.machine.heads().map(|head| (head.id, head.name.clone())).collect();
-        if replica.index.is_multiple_of(3) {
-            replica.memory.commit(&mut self.writes);
-        }
-        replies
-    }
 }
 
 /// Whether a frame is a change of Xbus.
