@@ -13,7 +13,7 @@
 //! client costs no memory. No actor waits for an actor that it has started. Whoever starts an actor owns the actor
 //! (`base::actors`).
 //!
-//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the file `error`, `xbus`, `security`,
+//! The rooms from the bottom up; each may import those before it, and `base` and `net`: the files `error` and `jobs`, `xbus`, `security`,
 //! `write`, `read`, `live`, `delivery`, the file `handle`, `consume`, `subscribe`, `client`, `call`, `relay`, `docks`, `roll`,
 //! `access`, `schedules`, and the files `guard`, `tickets`, `live_peers`, `live_events`,
 //! `book_client` and `call_handler`, by which doors and other nodes use the
@@ -32,6 +32,7 @@ pub mod docks;
 pub mod error;
 pub mod guard;
 pub mod handle;
+pub mod jobs;
 pub mod live;
 pub mod live_events;
 pub mod live_peers;

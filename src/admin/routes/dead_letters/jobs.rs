@@ -17,7 +17,7 @@ use crate::admin::query::{NoParameters, Query};
 use crate::admin::resource::resource;
 use crate::admin::{Admin, caller};
 use crate::bus::consume::letters::filter::LetterFilter;
-use crate::bus::consume::letters::jobs::{Action, JobProgress, JobRefusal, JobState, JobWish};
+use crate::bus::consume::letters::jobs::{self, Action, JobProgress, JobRefusal, JobWish};
 use crate::bus::consume::letters::read;
 
 pub(super) fn mount(services: &mut web::ServiceConfig) {
@@ -145,12 +145,7 @@ impl From<JobProgress> for JobView {
             action,
             to,
             by: of.by,
-            state: match of.state {
-                JobState::Running => "running",
-                JobState::Done => "done",
-                JobState::Canceled => "canceled",
-                JobState::Failed => "failed",
-            },
+            state: of.course.state.word(),
             dry_run: of.dry_run,
             index: of.index,
             last_index: of.last_index,
@@ -159,9 +154,9 @@ impl From<JobProgress> for JobView {
             skipped: of.skipped,
             refused: of.refused,
             refusals: of.refusals.into_iter().map(refusal).collect(),
-            reason: of.reason,
-            began_at: time(of.began),
-            ended_at: time(of.ended),
+            reason: of.course.reason,
+            began_at: time(of.course.began),
+            ended_at: time(of.course.ended),
         }
     }
 }
@@ -195,7 +190,7 @@ pub(in crate::admin) async fn begin(
     }
     read::fresh(&admin.bus).await?;
     let wish = JobWish { filter, action, dry_run };
-    let begun = admin.letter_jobs.begin(admin.bus.clone(), wish, caller::identity())?;
+    let begun = jobs::begin(&admin.letter_jobs, admin.bus.clone(), wish, caller::identity())?;
     Ok(HttpResponse::Accepted().json(JobView::from(begun)))
 }
 

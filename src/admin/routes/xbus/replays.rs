@@ -18,7 +18,7 @@ use crate::admin::problem::{Problem, Problems};
 use crate::admin::query::{NoParameters, Query};
 use crate::admin::resource::resource;
 use crate::bus::xbus::filter::ProcessFilter;
-use crate::bus::xbus::replay::{ReplayProgress, ReplayRefusal, ReplayState, ReplayWish};
+use crate::bus::xbus::replay::{self, ReplayProgress, ReplayRefusal, ReplayWish};
 
 /// The target of the rights to replay, and to see how far that is.
 const ALL: &str = "xbus/replays";
@@ -157,20 +157,15 @@ impl From<ReplayProgress> for ReplayView {
         let refusal = |of: ReplayRefusal| ReplayRefusalView { process: of.process.to_string(), reason: of.reason };
         Self {
             id: of.id.to_string(),
-            state: match of.state {
-                ReplayState::Running => "running",
-                ReplayState::Done => "done",
-                ReplayState::Canceled => "canceled",
-                ReplayState::Failed => "failed",
-            },
+            state: of.course.state.word(),
             dry_run: of.dry_run,
             matched: of.matched,
             replayed: of.replayed,
             refused: of.refused,
             refusals: of.refusals.into_iter().map(refusal).collect(),
-            reason: of.reason,
-            began_at: time(of.began),
-            ended_at: time(of.ended),
+            reason: of.course.reason,
+            began_at: time(of.course.began),
+            ended_at: time(of.course.ended),
         }
     }
 }
@@ -192,7 +187,7 @@ pub(in crate::admin) async fn begin(
         dry_run: body.dry_run,
     };
     // The request has a line of its own in the audit, and each process that is replayed.
-    let begun = admin.replays.begin(admin.xbus.flow().clone(), wish, caller::actor_of_job())?;
+    let begun = replay::begin(&admin.replays, admin.xbus.flow().clone(), wish, caller::actor_of_job())?;
     Ok(HttpResponse::Accepted().json(ReplayView::from(begun)))
 }
 

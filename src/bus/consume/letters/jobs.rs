@@ -4,29 +4,21 @@
 //! be begun again and goes on with the letters that are still open. Invariant: jobs are bounded in number, and one
 //! keeps counts and a few reasons, never letters.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use rollbook_cluster::lock::lock;
-use tokio::task::AbortHandle;
 use uuid::Uuid;
 
 use super::filter::{LetterFilter, WantedState};
 use super::read::{self, Span};
 use super::retry::{Done, discard, retry};
-use crate::base::clock;
 use crate::base::fault::FaultKind;
 use crate::bus::error::Fault;
 use crate::bus::handle::Bus;
+use crate::bus::jobs::{Course, Job, Jobs, Progress, RUNNING_MAX, TooManyJobs};
 use crate::bus::security::identity::Identity;
 
-/// Most jobs that are remembered, ended ones included. From so many on the oldest one that has ended is forgotten.
-pub const JOBS_MAX: usize = 100;
-/// Most jobs at a time that run.
-pub const RUNNING_MAX: usize = 4;
 /// Letters of one read.
 const PAGE: usize = 100;
 /// Letters of a job that are done at a time. One of them may be as large as an event.
@@ -60,19 +52,6 @@ pub struct JobWish {
     pub dry_run: bool,
 }
 
-/// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobState {
-    /// The job works.
-    Running,
-    /// All letters were looked at.
-    Done,
-    /// Somebody has ended the job.
-    Canceled,
-    /// The job could not go on.
-    Failed,
-}
-
 /// Why a letter is still open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobRefusal {
@@ -91,8 +70,8 @@ pub struct JobProgress {
     pub action: Action,
     /// Who began the job.
     pub by: String,
-    /// How far the job is.
-    pub state: JobState,
+    /// When the job ran, and how it ended.
+    pub course: Course,
     /// Whether letters are only counted.
     pub dry_run: bool,
     /// Position of the newest letter when the job began, with which it ends.
@@ -109,152 +88,74 @@ pub struct JobProgress {
     pub refused: u64,
     /// Why, of the first ones.
     pub refusals: Vec<JobRefusal>,
-    /// Why the job failed; else empty.
-    pub reason: String,
-    /// When the job began, milliseconds since 1970.
-    pub began: u64,
-    /// When the job ended; 0: it works.
-    pub ended: u64,
 }
 
-#[derive(Debug)]
-struct Job {
-    progress: Mutex<JobProgress>,
-    canceled: AtomicBool,
+impl Progress for JobProgress {
+    const NAME: &'static str = "job";
+
+    fn course(&self) -> &Course {
+        &self.course
+    }
+
+    fn course_mut(&mut self) -> &mut Course {
+        &mut self.course
+    }
 }
 
-impl Job {
-    fn progress(&self) -> MutexGuard<'_, JobProgress> {
-        lock(&self.progress)
+impl JobProgress {
+    fn looked(&mut self, index: u64, matched: usize) {
+        self.index = index;
+        self.matched = self.matched.saturating_add(u64::try_from(matched).unwrap_or(u64::MAX));
     }
 
-    fn is_canceled(&self) -> bool {
-        self.canceled.load(Ordering::Relaxed)
-    }
-
-    fn is_running(&self) -> bool {
-        self.progress().state == JobState::Running
-    }
-
-    fn looked(&self, index: u64, matched: usize) {
-        let mut progress = self.progress();
-        progress.index = index;
-        progress.matched = progress.matched.saturating_add(u64::try_from(matched).unwrap_or(u64::MAX));
-    }
-
-    fn count(&self, done: &Done) {
-        let mut progress = self.progress();
+    fn count(&mut self, done: &Done) {
         match done {
-            Done::Now(_) => progress.done = progress.done.saturating_add(1),
-            Done::Before(_) => progress.skipped = progress.skipped.saturating_add(1),
+            Done::Now(_) => self.done = self.done.saturating_add(1),
+            Done::Before(_) => self.skipped = self.skipped.saturating_add(1),
         }
     }
 
-    fn refuse(&self, letter: String, reason: String) {
-        let mut progress = self.progress();
-        progress.refused = progress.refused.saturating_add(1);
-        if progress.refusals.len() < REASONS_MAX {
-            progress.refusals.push(JobRefusal { letter, reason });
+    fn refuse(&mut self, letter: String, reason: String) {
+        self.refused = self.refused.saturating_add(1);
+        if self.refusals.len() < REASONS_MAX {
+            self.refusals.push(JobRefusal { letter, reason });
         }
     }
-
-    fn end(&self, state: JobState, reason: String) {
-        let mut progress = self.progress();
-        (progress.state, progress.reason, progress.ended) = (state, reason, clock::millis());
-    }
-}
-
-#[derive(Debug)]
-struct Entry {
-    job: Arc<Job>,
-    task: AbortHandle,
 }
 
 /// The jobs of this node. When it is dropped, they end.
-#[derive(Debug, Default)]
-pub struct LetterJobs {
-    /// By the time at which they began, and their id.
-    jobs: Mutex<BTreeMap<(u64, Uuid), Entry>>,
-}
+pub type LetterJobs = Jobs<Uuid, JobProgress>;
 
-impl Drop for LetterJobs {
-    fn drop(&mut self) {
-        lock(&self.jobs).values().for_each(|entry| entry.task.abort());
-    }
-}
-
-impl LetterJobs {
-    /// Begins a job in the name of `identity`, whose rights count for each letter when its turn comes.
-    ///
-    /// # Errors
-    /// Too many jobs run.
-    pub fn begin(&self, bus: Bus, wish: JobWish, identity: Arc<Identity>) -> Result<JobProgress, Fault> {
-        let mut jobs = lock(&self.jobs);
-        if jobs.values().filter(|entry| entry.job.is_running()).count() >= RUNNING_MAX {
-            let text = format!("{RUNNING_MAX} jobs run on this node; wait for one, or cancel one");
-            return Err(Fault::overloaded(text));
-        }
-        if jobs.len() >= JOBS_MAX {
-            let oldest = jobs.iter().find(|(_, entry)| !entry.job.is_running()).map(|(key, _)| *key);
-            oldest.and_then(|key| jobs.remove(&key));
-        }
-        let (id, began) = (Uuid::new_v4(), clock::millis());
-        let progress = JobProgress {
-            id,
-            action: wish.action.clone(),
-            by: identity.name().to_owned(),
-            state: JobState::Running,
-            dry_run: wish.dry_run,
-            // A letter that comes of a retry is behind this, so no job runs in a circle.
-            last_index: read::newest(&bus),
-            index: 0,
-            matched: 0,
-            done: 0,
-            skipped: 0,
-            refused: 0,
-            refusals: Vec::new(),
-            reason: String::new(),
-            began,
-            ended: 0,
-        };
-        let job = Arc::new(Job { progress: Mutex::new(progress.clone()), canceled: AtomicBool::new(false) });
-        let work = Work { bus, wish, identity, job: Arc::clone(&job) };
-        let task = tokio::spawn(work.run()).abort_handle();
-        jobs.insert((began, id), Entry { job, task });
-        Ok(progress)
-    }
-
-    /// The jobs, newest first.
-    #[must_use]
-    pub fn list(&self) -> Vec<JobProgress> {
-        lock(&self.jobs).values().rev().map(|entry| entry.job.progress().clone()).collect()
-    }
-
-    /// A job.
-    #[must_use]
-    pub fn find(&self, id: Uuid) -> Option<JobProgress> {
-        let jobs = lock(&self.jobs);
-        jobs.iter().find(|((_, of), _)| *of == id).map(|(_, entry)| entry.job.progress().clone())
-    }
-
-    /// Ends a job. Letters that it has in hand, at most eight, are still done.
-    pub fn cancel(&self, id: Uuid) -> bool {
-        let jobs = lock(&self.jobs);
-        let found = jobs.iter().find(|((_, of), _)| *of == id).map(|(_, entry)| entry);
-        found.iter().for_each(|entry| entry.job.canceled.store(true, Ordering::Relaxed));
-        found.is_some()
-    }
-}
-
-/// A job that ends in whatever way has an end, also when it panics or is aborted.
-struct Ending(Arc<Job>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if self.0.is_running() {
-            self.0.end(JobState::Failed, "the job was broken off; see the log of the node".to_owned());
-        }
-    }
+/// Begins a job in the name of `identity`, whose rights count for each letter when its turn comes.
+///
+/// # Errors
+/// Too many jobs run.
+pub fn begin(jobs: &LetterJobs, bus: Bus, wish: JobWish, identity: Arc<Identity>) -> Result<JobProgress, Fault> {
+    let id = Uuid::new_v4();
+    let (action, by, dry_run) = (wish.action.clone(), identity.name().to_owned(), wish.dry_run);
+    // A letter that comes of a retry is behind this, so no job runs in a circle.
+    let last_index = read::newest(&bus);
+    let progress = |course| JobProgress {
+        id,
+        action,
+        by,
+        course,
+        dry_run,
+        last_index,
+        index: 0,
+        matched: 0,
+        done: 0,
+        skipped: 0,
+        refused: 0,
+        refusals: Vec::new(),
+    };
+    let work = |job| async move {
+        let work = Work { bus, wish, identity, job };
+        work.pages().await.map_err(|fault| fault.to_string())
+    };
+    jobs.begin(id, progress, work).map_err(|TooManyJobs| {
+        Fault::overloaded(format!("{RUNNING_MAX} jobs run on this node; wait for one, or cancel one"))
+    })
 }
 
 /// What the task of a job has.
@@ -262,23 +163,10 @@ struct Work {
     bus: Bus,
     wish: JobWish,
     identity: Arc<Identity>,
-    job: Arc<Job>,
+    job: Arc<Job<JobProgress>>,
 }
 
 impl Work {
-    async fn run(self) {
-        let ending = Ending(Arc::clone(&self.job));
-        match self.pages().await {
-            Ok(()) if self.job.is_canceled() => self.job.end(JobState::Canceled, String::new()),
-            Ok(()) => self.job.end(JobState::Done, String::new()),
-            Err(fault) => {
-                tracing::warn!(job = %self.job.progress().id, %fault, "a job of dead letters could not go on");
-                self.job.end(JobState::Failed, fault.to_string());
-            }
-        }
-        drop(ending);
-    }
-
     /// Goes through the letters that fit and were there when the job began.
     async fn pages(&self) -> Result<(), Fault> {
         let until = self.job.progress().last_index;
@@ -288,7 +176,7 @@ impl Work {
         while let Some(at) = from.filter(|_| !self.job.is_canceled()) {
             self.check_rights()?;
             let page = read::page(&self.bus, &filter, Span { from: at, until }, PAGE).await?;
-            self.job.looked(page.next.map_or(until, |next| next.saturating_sub(1)), page.letters.len());
+            self.job.progress().looked(page.next.map_or(until, |next| next.saturating_sub(1)), page.letters.len());
             if !self.wish.dry_run {
                 let ids = page.letters.into_iter().map(|(letter, _)| letter.id);
                 stream::iter(ids).for_each_concurrent(CONCURRENCY, |id| self.one(id)).await;
@@ -311,9 +199,9 @@ impl Work {
         while !self.job.is_canceled() {
             tries = tries.saturating_add(1);
             match self.attempt(&id).await {
-                Ok(done) => return self.job.count(&done),
+                Ok(done) => return self.job.progress().count(&done),
                 Err(fault) if tries < TRIES && may_pass(fault.kind) => tokio::time::sleep(PAUSE).await,
-                Err(fault) => return self.job.refuse(id, fault.text.into_owned()),
+                Err(fault) => return self.job.progress().refuse(id, fault.text.into_owned()),
             }
         }
     }
