@@ -121,8 +121,12 @@ pub(in crate::admin) async fn list(
     let found = event_page::page(&admin.bus, wanted).await?;
     let next_cursor = found.next.map(|index| page.cursor(&index.to_string()));
     // The events stay as they are in the book, and one invalid text does not hide the others.
-    let parse = |json: Vec<u8>| RawValue::from_string(String::from_utf8(json).ok()?).ok();
-    let items: Vec<Box<RawValue>> = found.events.into_iter().filter_map(parse).collect();
+    let parse = |json: Vec<u8>| RawValue::from_string(String::from_utf8_lossy(&json).into_owned());
+    let told = |error: &serde_json::Error| {
+        tracing::error!(%error, namespace = namespace.as_str(), "an event cannot be shown");
+    };
+    let items: Vec<Box<RawValue>> =
+        found.events.into_iter().filter_map(|json| parse(json).inspect_err(told).ok()).collect();
     Ok(page::list(items, next_cursor))
 }
 
