@@ -17,7 +17,7 @@ use rollbook_core::time::Timestamp;
 use super::{Access, Inner, StreamTarget};
 use crate::base::clock;
 use crate::base::fault::FaultKind;
-use crate::bus::consume::choice::Newest;
+use crate::bus::consume::selection::Newest;
 use crate::bus::consume::source::Source;
 use crate::bus::delivery::messages::{ConsumerSpec, Join, stopping};
 use crate::bus::delivery::policy::DeliveryPolicy;

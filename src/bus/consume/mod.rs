@@ -4,11 +4,11 @@
 //! Invariant: an ack floor moves, and an event becomes a dead letter, only while the replicated state says that this
 //! start serves the consumer.
 
-pub mod choice;
 pub mod consumer;
 pub mod cursor;
 pub mod dead_letter;
 pub mod event_page;
 pub mod letters;
 pub mod registry;
+pub mod selection;
 pub mod source;

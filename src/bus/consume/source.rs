@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rollbook_cluster::error::ReadError;
 use rollbook_core::subjects::pattern::Pattern;
 
-use super::choice::{Choice, Newest};
+use super::selection::{Newest, Selection};
 use crate::bus::delivery::filter::HeaderFilter;
 use crate::bus::handle::Bus;
 use crate::bus::read::encoder::EventEncoder;
@@ -31,7 +31,7 @@ pub struct Source {
     /// The subjects that the reader wants.
     pattern: Pattern,
     /// Which events of the subjects.
-    filter: Choice,
+    filter: Selection,
     /// Where the feed puts events for this reader.
     buffer: Arc<FeedBuffer>,
     /// How far the cursor is, shared with callers that ask while a read is running.
@@ -80,7 +80,7 @@ impl Source {
         let buffer = Arc::new(FeedBuffer::new(INBOX_EVENTS_MAX));
         let progress =
             SourceProgress { next: Cell::new(next), buffer: Arc::clone(&buffer), attached: RefCell::default() };
-        Self { bus: bus.clone(), pattern, filter: Choice::default(), buffer, progress: Rc::new(progress) }
+        Self { bus: bus.clone(), pattern, filter: Selection::default(), buffer, progress: Rc::new(progress) }
     }
 
     /// The same cursor, over events with certain headers.

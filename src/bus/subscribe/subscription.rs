@@ -137,8 +137,6 @@ pub struct Subscription {
     delivery: Option<Box<Delivery>>,
     /// How the actor gets its events.
     state: State,
-    /// How long a batch waits for its first event.
-    wait: Duration,
     /// How far a batch is; `None` for a stream without an end.
     pull: Option<Pull>,
 }
@@ -170,7 +168,6 @@ impl Subscription {
             listed: false,
             delivery: Some(Box::new(opening.delivery)),
             state: State::Streaming,
-            wait: opening.batch.map_or(Duration::ZERO, |(batch, _)| batch.wait),
             pull: opening.batch.map(|(batch, longest_wait)| Pull::new(batch, longest_wait)),
         }
     }
@@ -384,9 +381,7 @@ impl Actor for Subscription {
             must_tell(&before.commands, StreamCommand::Close(EndReason::TakenOver));
         }
         self.arm_keep_alive(self.keep_alive, ctx);
-        if self.pull.is_some() {
-            self.begin_pull(self.wait, ctx);
-        }
+        self.begin_pull(ctx);
         match self.delivery.take().map(|delivery| *delivery) {
             Some(Delivery::Stream(source)) => self.stream(source, ctx),
             Some(Delivery::Inbox(listening)) => self.listen(listening, ctx),

@@ -91,6 +91,26 @@ fn a_batch_waits_for_its_first_event_and_for_no_more_than_a_moment_behind_it() {
 }
 
 #[test]
+fn a_batch_takes_all_that_is_there_and_of_events_that_do_not_end_what_comes_within_its_wait() {
+    let node = Node::shared();
+    let ns = node.namespace();
+    let subject = format!("{ns}.>");
+    fill(&node, &ns, 1..=3000);
+    let all = Batch::pull(&node, &[("subject", &subject), ("start", "oldest"), ("limit", "3000"), ("wait", "0")]);
+    assert_eq!(all.payloads().len(), 3000);
+    let begun = Instant::now();
+    let steady = std::thread::scope(|scope| {
+        let pull = scope.spawn(|| Batch::pull(&node, &[("subject", &subject), ("limit", "4096"), ("wait", "0")]));
+        while !pull.is_finished() && begun.elapsed() < SOON {
+            fill(&node, &ns, 1..=1);
+            std::thread::sleep(ms(2));
+        }
+        pull.join().expect("a batch")
+    });
+    assert!(begun.elapsed() < SOON && steady.events.len() < 4096, "{:?}", begun.elapsed());
+}
+
+#[test]
 fn what_a_batch_has_stays_with_its_member_until_it_is_acknowledged_or_late() {
     let node = Node::start(&Options::namespaces("app"));
     fill(&node, "app", 1..=5);

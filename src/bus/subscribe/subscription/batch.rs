@@ -11,14 +11,12 @@ use super::{SELF, State, Subscription};
 use crate::base::clock;
 use crate::bus::delivery::acknowledgement::{Acknowledged, Outcome};
 
-/// How long a batch waits for more behind the first events.
-const GATHER: Duration = Duration::from_millis(25);
-
 impl Subscription {
-    /// The answer of a batch begins: it ends after this wait, or before.
-    pub(super) fn begin_pull(&self, wait: Duration, ctx: &mut Context<Self>) {
-        ctx.run_later(wait, |act, ctx| {
-            if act.pull.as_ref().is_some_and(|pull| !pull.gathers) {
+    /// The answer of a batch begins, if this is one: it ends when no event came within its wait.
+    pub(super) fn begin_pull(&self, ctx: &mut Context<Self>) {
+        let Some(pull) = &self.pull else { return };
+        ctx.run_later(pull.wait, |act, ctx| {
+            if act.pull.as_ref().is_some_and(|pull| pull.wrote.is_none()) {
                 act.end_pull(ctx);
             }
         });
@@ -30,10 +28,21 @@ impl Subscription {
         let events = u32::try_from(events).unwrap_or(u32::MAX);
         pull.left = pull.left.saturating_sub(events);
         pull.written = pull.written.saturating_add(events);
+        let now = clock::now();
+        let first = pull.wrote.map(|(first, _)| first);
+        pull.wrote = Some((first.unwrap_or(now), now));
         if pull.left == 0 {
             self.end_pull(ctx);
-        } else if !std::mem::replace(&mut pull.gathers, true) {
-            ctx.run_later(GATHER, Self::end_pull);
+        } else if first.is_none() {
+            self.gather(ctx);
+        }
+    }
+
+    /// Ends the answer when no more events are waited for.
+    fn gather(&mut self, ctx: &mut Context<Self>) {
+        match self.pull.as_ref().and_then(|pull| pull.gathers(clock::now())) {
+            Some(left) => drop(ctx.run_later(left, Self::gather)),
+            None => self.end_pull(ctx),
         }
     }
 

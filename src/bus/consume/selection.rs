@@ -27,14 +27,14 @@ pub struct Newest {
 
 /// Which events a source gives out.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Choice {
+pub(super) struct Selection {
     /// Those with these headers.
     pub(super) headers: HeaderFilter,
     /// Of older ones only these.
     pub(super) newest: Option<Newest>,
 }
 
-impl Choice {
+impl Selection {
     /// Whether every event is given out.
     pub(super) fn is_all(&self) -> bool {
         self.headers.is_empty() && self.newest.is_none()
